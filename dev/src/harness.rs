@@ -1,0 +1,25 @@
+//! Starts the real parts for a test: NATS, controllers and drones, each in a folder of its own and on ports that the
+//! system picks. Everything ends when its value is dropped.
+
+mod cluster;
+mod http;
+mod nats;
+mod process;
+pub mod wire;
+
+pub use cluster::{Cluster, Daemon, Drone, PATIENCE};
+pub use http::{Answer, HeldOpen, get, get_with, websocket};
+pub use nats::NatsServer;
+pub use process::{Process, binary};
+
+use plane_core::id::ClusterName;
+
+/// A cluster name that no other test has.
+///
+/// # Panics
+/// Never: the name follows the rule.
+pub fn unique_cluster() -> ClusterName {
+    let label = plane_core::id::DroneId::random().as_str()[..12].to_owned();
+    #[allow(clippy::expect_used, reason = "a UUID's first characters form a DNS label")]
+    format!("t{}.test", label.replace('-', "x")).parse().expect("a cluster name")
+}

@@ -1,0 +1,337 @@
+//! A whole Plane: NATS, controllers and drones as processes, with the real Docker.
+
+use super::{NatsServer, Process, binary, unique_cluster};
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+use plane_core::{
+    id::{BackendId, ClusterName, DroneId},
+    message::{
+        backend::{BackendState, LogLine, PublicStatus},
+        schedule::{Executable, ScheduleRequest, ScheduleResponse},
+    },
+    nats::{Event, Nats, StreamName},
+};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU64,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// How long the harness waits for something that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running Plane; everything of it ends with this value, containers too.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name, which no other test has.
+    pub name: ClusterName,
+    /// A client's connection.
+    pub client: Nats,
+    /// The controllers.
+    pub controllers: Vec<Daemon>,
+    /// The drones.
+    pub drones: Vec<Drone>,
+    /// The server between them.
+    pub nats: NatsServer,
+    image: String,
+    folder: tempfile::TempDir,
+}
+
+/// A daemon of Plane and what it was started with.
+#[derive(Debug)]
+pub struct Daemon {
+    program: &'static str,
+    config: PathBuf,
+    log: PathBuf,
+    /// The process, while it runs.
+    pub process: Option<Process>,
+}
+
+impl Daemon {
+    fn new(program: &'static str, name: &str, folder: &std::path::Path, config: &str) -> Result<Self> {
+        let path = folder.join(format!("{name}.toml"));
+        std::fs::write(&path, config)?;
+        let mut daemon = Self { program, config: path, log: folder.join(format!("{name}.log")), process: None };
+        daemon.start()?;
+        Ok(daemon)
+    }
+
+    /// Starts it, with the same configuration as before.
+    ///
+    /// # Errors
+    /// Where the program cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        std::fs::write(&self.log, "")?;
+        let mut command = Command::new(binary(self.program)?);
+        command.arg(&self.config).env("RUST_LOG", "info,plane_core=debug,plane_drone=debug").env("NO_COLOR", "1");
+        self.process = Some(Process::start(self.program, command, &self.log)?);
+        Ok(())
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Errors
+    /// Where it still runs after `deadline`.
+    pub async fn stop(&mut self, deadline: Duration) -> Result<std::process::ExitStatus> {
+        let mut process = self.process.take().context("it does not run")?;
+        process.signal(libc::SIGTERM);
+        process.wait(deadline).await
+    }
+
+    /// Waits for a line of its log that holds `text`, and gives that line.
+    ///
+    /// # Errors
+    /// Where it ends first, or nothing comes.
+    pub async fn logged(&mut self, text: &str) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("{} did not log {text:?}:\n{log}", self.program);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A drone and where its proxy listens.
+#[derive(Debug)]
+pub struct Drone {
+    /// Its id.
+    pub id: DroneId,
+    /// Its process.
+    pub daemon: Daemon,
+    /// Where its proxy listens.
+    pub proxy: SocketAddr,
+}
+
+impl Drone {
+    async fn find_proxy(&mut self) -> Result<()> {
+        let line = self.daemon.logged("proxy listens").await?;
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        self.proxy = address.context("no address in the log")?.parse()?;
+        Ok(())
+    }
+
+    /// Starts it again; its proxy may have another port.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.daemon.start()?;
+        self.find_proxy().await
+    }
+}
+
+impl Cluster {
+    /// Starts one and waits until its drones take backends. `agent` is put into each drone's configuration.
+    ///
+    /// # Errors
+    /// Where a part does not come up.
+    pub async fn start_with(controllers: usize, drones: usize, agent: &str) -> Result<Self> {
+        let image = crate::image::ensure_demo_image().await?;
+        let folder = tempfile::tempdir()?;
+        let nats = NatsServer::start().await?;
+        let client = nats.connect().await?;
+        let name = unique_cluster();
+        let hosts = format!("[nats]\nhosts = [\"{}\"]\n", nats.url());
+        let controllers = (0..controllers).map(|number| {
+            let config = format!("{hosts}[scheduler]\n");
+            Daemon::new("plane-controller", &format!("controller-{number}"), folder.path(), &config)
+        });
+        let mut controllers = controllers.collect::<Result<Vec<_>>>()?;
+        for controller in &mut controllers {
+            controller.logged("controller is ready").await?;
+        }
+        let mut cluster = Self { name, client, controllers, drones: Vec::new(), nats, image, folder };
+        for _ in 0..drones {
+            cluster.add_drone(agent).await?;
+        }
+        for drone in 0..drones {
+            cluster.drones[drone].daemon.logged(" registered").await?;
+        }
+        Ok(cluster)
+    }
+
+    /// One controller and one drone.
+    ///
+    /// # Errors
+    /// Where a part does not come up.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(1, 1, "").await
+    }
+
+    /// Starts another drone.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn add_drone(&mut self, agent: &str) -> Result<()> {
+        let id = DroneId::random();
+        let database = self.folder.path().join(format!("{id}.sqlite3"));
+        let config = format!(
+            "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = [\"{}\"]\n\
+             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = 0\nallow_path_routing = true\n",
+            self.name,
+            self.nats.url(),
+        );
+        let daemon = Daemon::new("plane-drone", &format!("drone-{id}"), self.folder.path(), &config)?;
+        let mut drone = Drone { id, daemon, proxy: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        drone.find_proxy().await?;
+        self.drones.push(drone);
+        Ok(())
+    }
+
+    /// A request for the demo image, with `env` as its environment.
+    ///
+    /// # Panics
+    /// Where `max_idle_secs` is 0.
+    pub fn request(&self, max_idle_secs: u64, env: &[(&str, &str)]) -> ScheduleRequest {
+        #[allow(clippy::expect_used, reason = "the caller's promise")]
+        let max_idle_secs = NonZeroU64::new(max_idle_secs).expect("at least a second");
+        ScheduleRequest {
+            cluster: self.name.clone(),
+            backend_id: None,
+            max_idle_secs,
+            metadata: std::collections::BTreeMap::new(),
+            executable: Executable {
+                image: self.image.clone(),
+                env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+                port: None,
+                pull_policy: None,
+                credentials: None,
+                resource_limits: plane_core::message::schedule::ResourceLimits::default(),
+                volume_mounts: Vec::new(),
+            },
+            require_bearer_token: false,
+            lock: None,
+            require_labels: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Schedules, and gives the backend and the drone that it is on.
+    ///
+    /// # Errors
+    /// Where it is not scheduled.
+    pub async fn schedule(&self, request: &ScheduleRequest) -> Result<(BackendId, DroneId)> {
+        match self.client.request(request, Duration::from_secs(10)).await? {
+            ScheduleResponse::Scheduled { drone, backend_id, .. } => Ok((backend_id, drone)),
+            ScheduleResponse::NoDroneAvailable => bail!("no drone available"),
+        }
+    }
+
+    /// Schedules a well-behaved backend with a long idle time and waits until it is Ready.
+    ///
+    /// # Errors
+    /// Where it does not become Ready.
+    pub async fn ready(&self) -> Result<BackendId> {
+        let (backend, _) = self.schedule(&self.request(300, &[])).await?;
+        self.wait_for(&backend, BackendState::Ready).await?;
+        Ok(backend)
+    }
+
+    /// Schedules several at once and waits until all are Ready.
+    ///
+    /// # Errors
+    /// Where one does not become Ready.
+    pub async fn ready_many(&self, count: usize) -> Result<Vec<BackendId>> {
+        try_join_all((0..count).map(|_| self.ready())).await
+    }
+
+    /// The public history of a backend until `last` comes (or another final state).
+    ///
+    /// # Errors
+    /// Where it does not come.
+    pub async fn history_until(&self, backend: &BackendId, last: BackendState) -> Result<Vec<PublicStatus>> {
+        let mut replay = self.client.replay(StreamName::Status, &PublicStatus::subject_of(backend)).await?;
+        let mut history: Vec<PublicStatus> = Vec::new();
+        let reading = async {
+            loop {
+                if let Event::Entry(entry) = replay.next().await {
+                    let status: PublicStatus = serde_json::from_slice(&entry.payload)?;
+                    let state = status.state;
+                    history.push(status);
+                    if state == last || state.is_final() {
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let outcome: Result<Result<()>, _> = tokio::time::timeout(PATIENCE, reading).await;
+        outcome.with_context(|| format!("{backend} did not reach {last}: {history:?}"))??;
+        Ok(history)
+    }
+
+    /// Waits until the public history of a backend has `state`.
+    ///
+    /// # Errors
+    /// Where it ends otherwise, or nothing comes.
+    pub async fn wait_for(&self, backend: &BackendId, state: BackendState) -> Result<PublicStatus> {
+        let last = self.history_until(backend, state).await?.pop().context("no history")?;
+        if last.state != state {
+            bail!("{backend} became {}, not {state}: {:?}", last.state, last.reason);
+        }
+        Ok(last)
+    }
+
+    /// The lines that the backend's log has now.
+    ///
+    /// # Errors
+    /// Where the stream cannot be read.
+    pub async fn log_lines(&self, backend: &BackendId) -> Result<Vec<LogLine>> {
+        let mut replay = self.client.replay(StreamName::Logs, &LogLine::subject_of(backend)).await?;
+        let mut lines = Vec::new();
+        while let Event::Entry(entry) = replay.next().await {
+            lines.push(serde_json::from_slice(&entry.payload)?);
+        }
+        Ok(lines)
+    }
+
+    /// The containers of this cluster, running or not, as `docker ps` shows them in `format`.
+    pub fn containers(&self, format: &str) -> Vec<String> {
+        containers_of(&self.name, format)
+    }
+
+    /// Waits until no container of a backend is left.
+    ///
+    /// # Errors
+    /// Where one stays.
+    pub async fn container_gone(&self, backend: &BackendId) -> Result<()> {
+        let name = format!("plane-{backend}");
+        let began = Instant::now();
+        while self.containers("{{.Names}}").contains(&name) {
+            if began.elapsed() > PATIENCE {
+                bail!("{name} is still there");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+fn containers_of(cluster: &ClusterName, format: &str) -> Vec<String> {
+    let filter = format!("label=dev.plane.cluster={cluster}");
+    let listed = Command::new("docker").args(["ps", "-a", "--no-trunc", "--filter", &filter, "--format", format]).output();
+    let text = listed.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.drones.clear();
+        self.controllers.clear();
+        let left = containers_of(&self.name, "{{.ID}}");
+        if !left.is_empty() {
+            let _ = Command::new("docker").args(["rm", "-f", "-v"]).args(left).output();
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A `nats-server` with JetStream on loopback.
+
+use super::Process;
+use anyhow::{Context, Result};
+use plane_core::{config::NatsConfig, nats::Nats};
+use std::{path::PathBuf, process::Command, time::Duration};
+
+/// A running server. Its store lives as long as this value.
+#[derive(Debug)]
+pub struct NatsServer {
+    folder: tempfile::TempDir,
+    process: Option<Process>,
+    port: u16,
+}
+
+impl NatsServer {
+    /// Starts one on a port that the system picks. The program is `PLANE_NATS_SERVER`, or `nats-server` of the path.
+    ///
+    /// # Errors
+    /// Where the program is missing or does not come up.
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut server = Self { folder, process: None, port: 0 };
+        server.launch("-1").await?;
+        Ok(server)
+    }
+
+    async fn launch(&mut self, port: &str) -> Result<()> {
+        let program = std::env::var_os("PLANE_NATS_SERVER").unwrap_or_else(|| "nats-server".into());
+        let ports = self.folder.path().join("ports");
+        let _ = std::fs::remove_dir_all(&ports);
+        std::fs::create_dir_all(&ports)?;
+        let mut command = Command::new(program);
+        command.args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"]).arg(self.folder.path().join("store"));
+        command.arg("--ports_file_dir").arg(&ports);
+        self.process = Some(Process::start("nats-server", command, &self.folder.path().join("log"))?);
+        self.port = tokio::time::timeout(Duration::from_secs(20), wait_for_port(ports)).await.context("nats-server")?;
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// A configuration that reaches it.
+    pub fn config(&self) -> NatsConfig {
+        NatsConfig { hosts: vec![self.url()], auth: None, creds_path: None, nkey_seed_path: None, tls: None }
+    }
+
+    /// A connection to it, as a client has one.
+    ///
+    /// # Errors
+    /// Where the connection cannot be configured.
+    pub async fn connect(&self) -> Result<Nats> {
+        Ok(Nats::connect(&self.config(), "test", "cli.inbox").await?)
+    }
+
+    /// Ends it as a crash would; its folder is kept.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it again on the same port and folder.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill();
+        self.launch(&self.port.to_string()).await
+    }
+}
+
+async fn wait_for_port(folder: PathBuf) -> u16 {
+    loop {
+        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for file in files {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+            let url = parsed.and_then(|json| Some(json["nats"][0].as_str()?.to_owned()));
+            if let Some(port) = url.and_then(|url| url.rsplit(':').next()?.parse().ok()) {
+                return port;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,44 @@
+//! A client that speaks NATS's own text protocol, so that a test can send what no typed client would.
+
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+/// Sends `payload` as a request on `subject` and gives the first reply, as text.
+///
+/// # Errors
+/// Where nobody listens, or no reply comes within 10 s.
+pub async fn request(server: &str, subject: &str, payload: &[u8]) -> Result<String> {
+    let address = server.strip_prefix("nats://").context("not a NATS URL")?;
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
+    let connect = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB cli.inbox.wire 1\r\n";
+    let publish = format!("{connect}PUB {subject} cli.inbox.wire {}\r\n", payload.len());
+    stream.write_all(publish.as_bytes()).await?;
+    stream.write_all(payload).await?;
+    stream.write_all(b"\r\n").await?;
+    tokio::time::timeout(Duration::from_secs(10), reply(&mut stream)).await.context("no reply")?
+}
+
+async fn reply(stream: &mut BufReader<TcpStream>) -> Result<String> {
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            bail!("the server closed the connection");
+        }
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("PING") => stream.write_all(b"PONG\r\n").await?,
+            Some("HMSG") => bail!("nobody listens"),
+            Some("MSG") => {
+                let length: usize = words.last().context("a message without a length")?.parse()?;
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).await?;
+                return Ok(String::from_utf8_lossy(&body).into_owned());
+            }
+            _ => {}
+        }
+    }
+}

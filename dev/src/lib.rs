@@ -1,0 +1,4 @@
+//! What Plane is developed with: the test harness, the demo image and the local cluster. Nothing imports this.
+
+pub mod harness;
+pub mod image;

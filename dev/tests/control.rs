@@ -1,0 +1,222 @@
+//! What controllers decide and write, with drones that the test itself plays over NATS.
+
+use plane_core::{
+    id::{BackendId, DroneId},
+    message::{
+        Fault,
+        backend::{BackendState, PublicStatus, StatusReport},
+        drone::{DroneState, DroneStatus, RegisterRequest},
+        schedule::{ScheduleRequest, ScheduleResponse, SpawnRequest},
+        state::{StateEntry, assignment_subject},
+        subject,
+    },
+    nats::{Event, Nats, NatsError, Serving, StreamName},
+    task::Tasks,
+};
+use plane_dev::harness::{Cluster, PATIENCE, wire};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// A drone as the wire shows one: it registers, is Ready, and answers spawn requests as it is told.
+struct PlayedDrone {
+    id: DroneId,
+    asked: Arc<AtomicUsize>,
+    _serving: Serving,
+}
+
+fn status(cluster: &Cluster, id: &DroneId, state: DroneState) -> DroneStatus {
+    DroneStatus {
+        drone_id: id.clone(),
+        cluster: cluster.name.clone(),
+        drone_version: "1".into(),
+        ready: state == DroneState::Ready,
+        state,
+        running_backends: None,
+        capacity: None,
+        labels: BTreeMap::new(),
+    }
+}
+
+async fn play(cluster: &Cluster, tasks: &Tasks, accepts: bool) -> PlayedDrone {
+    let id = DroneId::random();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, nats) = (asked.clone(), cluster.client.clone());
+    let subject = subject::drone(&cluster.name, &id, "spawn");
+    let handler = move |request: SpawnRequest| {
+        let (count, nats) = (count.clone(), nats.clone());
+        async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            let known = nats.last(StreamName::State, &assignment_subject(&request.cluster, &request.backend_id)).await;
+            match known {
+                Ok(Some(stored)) if Some(stored.sequence) == request.assignment_seq => Ok(accepts),
+                other => Err(Fault::bad_request(format!("asked before the log: {other:?}"))),
+            }
+        }
+    };
+    let serving = cluster.client.serve(tasks, &subject, None, handler).await.unwrap();
+    let register = RegisterRequest {
+        drone_id: id.clone(),
+        cluster: cluster.name.clone(),
+        ip: [127, 0, 0, 1].into(),
+        version: None,
+        git_hash: None,
+        features: vec![],
+    };
+    while cluster.client.request(&register, PATIENCE).await.is_err() {}
+    cluster.client.publish(&status(cluster, &id, DroneState::Ready)).await.unwrap();
+    wait_for_entry(&cluster.client, &format!("state.cluster.*.drone.{id}.status.Ready")).await;
+    PlayedDrone { id, asked, _serving: serving }
+}
+
+async fn wait_for_entry(nats: &Nats, subject: &str) -> StateEntry {
+    let mut replay = nats.replay(StreamName::State, subject).await.unwrap();
+    let waiting = async {
+        loop {
+            if let Event::Entry(entry) = replay.next().await {
+                return serde_json::from_slice(&entry.payload).unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap()
+}
+
+async fn schedule(cluster: &Cluster, request: &ScheduleRequest) -> Result<ScheduleResponse, NatsError> {
+    cluster.client.request(request, Duration::from_secs(10)).await
+}
+
+fn report(cluster: &Cluster, drone: &DroneId, backend: &BackendId, state: BackendState) -> StatusReport {
+    StatusReport {
+        cluster: cluster.name.clone(),
+        state,
+        backend: backend.clone(),
+        time: jiff::Timestamp::now(),
+        drone: drone.clone(),
+        reason: state.is_final().then(|| "on purpose".to_owned()),
+        exit_code: None,
+    }
+}
+
+#[tokio::test]
+async fn a_refusing_drone_is_passed_over_and_all_refusing_is_no_drone() {
+    let cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let tasks = Tasks::new();
+    let refusing = play(&cluster, &tasks, false).await;
+    let request = cluster.request(30, &[]);
+    assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
+    let accepting = play(&cluster, &tasks, true).await;
+    for _ in 0..4 {
+        let ScheduleResponse::Scheduled { drone, spawned, .. } = schedule(&cluster, &request).await.unwrap() else {
+            panic!("no drone")
+        };
+        assert_eq!((drone, spawned), (accepting.id.clone(), true));
+    }
+    assert!(refusing.asked.load(Ordering::Relaxed) >= 1);
+    cluster.client.publish(&status(&cluster, &accepting.id, DroneState::Draining)).await.unwrap();
+    wait_for_entry(&cluster.client, &format!("state.cluster.*.drone.{}.status.Draining", accepting.id)).await;
+    assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
+}
+
+#[tokio::test]
+async fn three_controllers_write_everything_once() {
+    let cluster = Cluster::start_with(3, 0, "").await.unwrap();
+    let tasks = Tasks::new();
+    let drone = play(&cluster, &tasks, true).await;
+    for _ in 0..6 {
+        let ScheduleResponse::Scheduled { backend_id, .. } = schedule(&cluster, &cluster.request(30, &[])).await.unwrap()
+        else {
+            panic!("no drone")
+        };
+        use BackendState::{Exited, Failed, Loading, Ready, Starting};
+        for state in [Loading, Starting, Starting, Ready, Exited, Failed] {
+            cluster.client.request(&report(&cluster, &drone.id, &backend_id, state), PATIENCE).await.unwrap();
+        }
+        let history = cluster.history_until(&backend_id, Exited).await.unwrap();
+        let states: Vec<_> = history.iter().map(|status| status.state).collect();
+        assert_eq!(states, [Loading, Starting, Ready, Exited]);
+        assert_eq!(history.last().unwrap().reason.as_deref(), Some("on purpose"));
+        let last = cluster.client.last(StreamName::Status, &PublicStatus::subject_of(&backend_id)).await.unwrap();
+        assert_eq!(serde_json::from_slice::<PublicStatus>(&last.unwrap().payload).unwrap().state, Exited);
+    }
+    assert_eq!(drone.asked.load(Ordering::Relaxed), 6);
+}
+
+#[tokio::test]
+async fn a_restarted_controller_knows_what_was_decided() {
+    let mut cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let tasks = Tasks::new();
+    let drone = play(&cluster, &tasks, true).await;
+    let mut request = cluster.request(30, &[]);
+    request.backend_id = Some("chosen".parse().unwrap());
+    assert!(matches!(schedule(&cluster, &request).await, Ok(ScheduleResponse::Scheduled { .. })));
+    cluster.controllers[0].kill();
+    cluster.controllers[0].start().unwrap();
+    cluster.controllers[0].logged("controller is ready").await.unwrap();
+    cluster.client.publish(&status(&cluster, &drone.id, DroneState::Ready)).await.unwrap();
+    let Err(NatsError::Fault(fault)) = schedule(&cluster, &request).await else { panic!("the id is in use") };
+    assert_eq!(fault.code, plane_core::message::FaultCode::BackendIdInUse);
+    request.backend_id = None;
+    assert!(matches!(schedule(&cluster, &request).await, Ok(ScheduleResponse::Scheduled { .. })));
+}
+
+#[tokio::test]
+async fn bad_requests_get_an_error_that_names_the_field() {
+    let cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let tasks = Tasks::new();
+    let drone = play(&cluster, &tasks, true).await;
+    let url = cluster.nats.url();
+    let token = cluster.name.subject_token();
+    let subjects = [
+        format!("cluster.{token}.schedule"),
+        format!("cluster.{token}.fetch"),
+        format!("cluster.{token}.drone.register"),
+        format!("cluster.{token}.backend.b.status"),
+    ];
+    let big = vec![b'['; 100_000];
+    for subject in &subjects {
+        for payload in [&b""[..], b"{", b"null", b"[]", b"{}", b"{\"cluster\": 7}", b"\xff\xfe", b"\"\\ud800\"", &big] {
+            let answer = wire::request(&url, subject, payload).await.unwrap();
+            assert!(answer.starts_with("{\"Error\":{\"code\":\"BadRequest\""), "{subject}: {answer}");
+        }
+    }
+    let good = serde_json::to_value(cluster.request(30, &[])).unwrap();
+    let changes = [
+        ("/cluster", serde_json::json!("No_Such"), "cluster"),
+        ("/cluster", serde_json::json!("other.test"), "cluster"),
+        ("/backend_id", serde_json::json!("a.b"), "backend id"),
+        ("/backend_id", serde_json::json!("ns1"), "backend_id"),
+        ("/max_idle_secs", serde_json::json!(0), "nonzero"),
+        ("/max_idle_secs", serde_json::json!(1.5), "1.5"),
+        ("/executable/image", serde_json::json!(""), "executable.image"),
+        ("/executable/port", serde_json::json!(65536), "65536"),
+        ("/executable/env", serde_json::json!({"PORT": "1"}), "env.PORT"),
+        ("/executable/resource_limits/cpu_period_percent", serde_json::json!(256), "256"),
+        ("/lock", serde_json::json!("a lock"), "lock"),
+    ];
+    for (pointer, value, names) in changes {
+        let mut request = good.clone();
+        *request.pointer_mut(pointer).unwrap() = value;
+        let answer = wire::request(&url, &subjects[0], request.to_string().as_bytes()).await.unwrap();
+        assert!(answer.contains("BadRequest") && answer.contains(names), "{pointer}: {answer}");
+    }
+    assert_eq!(drone.asked.load(Ordering::Relaxed), 0);
+    assert!(matches!(schedule(&cluster, &cluster.request(30, &[])).await, Ok(ScheduleResponse::Scheduled { .. })));
+}
+
+#[tokio::test]
+async fn without_any_drone_the_answer_comes_in_time() {
+    let cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let request = cluster.request(30, &[]);
+    let answer = loop {
+        match schedule(&cluster, &request).await {
+            Err(NatsError::NoResponders(_)) => {}
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!(answer, ScheduleResponse::NoDroneAvailable);
+}

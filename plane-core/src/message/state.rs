@@ -1,0 +1,267 @@
+//! The entries of the state log, stream `plane_state`: the decisions from which every controller builds its world.
+//!
+//! Entries are written by controllers (the lease and the acceptance of an assignment by drones). What holds only
+//! against a certain past is published expecting the last sequence of its subject, so a duplicate loses and learns it.
+
+use super::{backend::BackendState, drone::DroneState};
+use crate::id::{BackendId, BearerToken, ClusterName, DroneId, LockName};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Milliseconds since 1970 (UTC) on the writer's clock.
+pub type Millis = i64;
+
+/// The version that stands for a drone that did not tell its own.
+pub const MISSING_VERSION: &str = "missing_drone_version";
+
+/// The subject of the log's own clock.
+pub const HEARTBEAT_SUBJECT: &str = "state.heartbeat";
+
+/// The log's own clock, `state.heartbeat`, every second by each controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Always null.
+    pub heartbeat: (),
+}
+
+/// An entry about a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEntry {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// What is said.
+    #[serde(flatten)]
+    pub body: EntryBody,
+}
+
+/// What an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryBody {
+    /// A drone.
+    DroneMessage(DroneEntry),
+    /// A backend.
+    BackendMessage(BackendEntry),
+    /// A lock.
+    LockMessage(LockEntry),
+    /// The challenge values of certificate orders.
+    AcmeMessage(AcmeEntry),
+}
+
+/// An entry about a drone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroneEntry {
+    /// The drone.
+    pub drone: DroneId,
+    /// What is said of it.
+    #[serde(flatten)]
+    pub message: DroneMessage,
+    /// Beside `KeepAlive`: a nonce of the drone's process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Beside `KeepAlive`: the drone was given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+/// What is said of a drone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DroneMessage {
+    /// `…drone.D.meta`: how to reach it, and what it is.
+    Metadata {
+        /// The address of its proxy.
+        ip: IpAddr,
+        /// Its version, or [`MISSING_VERSION`].
+        version: String,
+        /// The commit that it was built from.
+        git_hash: Option<String>,
+        /// What it can beyond 0.3.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        features: Vec<String>,
+    },
+    /// `…drone.D.status.STATE`: the one with the highest sequence counts.
+    State {
+        /// When it was reached.
+        timestamp: Millis,
+        /// The state.
+        state: DroneState,
+    },
+    /// `…drone.D.keep_alive`: the drone's lease.
+    KeepAlive {
+        /// When it was written.
+        timestamp: Millis,
+    },
+}
+
+/// An entry about a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendEntry {
+    /// The backend.
+    pub backend: BackendId,
+    /// What is said of it.
+    #[serde(flatten)]
+    pub message: BackendMessage,
+}
+
+/// What is said of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackendMessage {
+    /// `…backend.B.assignment`: the drone that may start it.
+    Assignment(Assignment),
+    /// `…backend.B.state.STATE`: a state that it reached.
+    State(ReachedState),
+}
+
+/// The drone that may start a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The drone.
+    pub drone: DroneId,
+    /// What requests to the backend must carry.
+    #[serde(default)]
+    pub bearer_token: Option<BearerToken>,
+    /// Always null on our wire; 0.3 expected another subject where it was not.
+    #[serde(default)]
+    pub lock_assignment: (),
+    /// The lock that the backend holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<HeldLock>,
+    /// The drone has persisted the request and may start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
+    /// A controller took it back; nobody may start it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
+}
+
+impl Assignment {
+    /// An assignment that nobody has accepted yet.
+    pub fn to(drone: DroneId, bearer_token: Option<BearerToken>) -> Self {
+        Self {
+            drone,
+            bearer_token,
+            lock_assignment: (),
+            lock: None,
+            accepted: false,
+            withdrawn: false,
+        }
+    }
+}
+
+/// A lock as a backend holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldLock {
+    /// The lock.
+    pub name: LockName,
+    /// The fencing token of the hold.
+    pub token: u64,
+}
+
+/// A state that a backend reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachedState {
+    /// The state.
+    pub state: BackendState,
+    /// When it was reached.
+    pub timestamp: Millis,
+    /// Why, where it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The exit status of its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+}
+
+/// `state.cluster.C.lock.HASH`: the one truth of a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockEntry {
+    /// The lock.
+    pub lock: LockName,
+    /// Who holds it; nobody where null.
+    pub holder: Option<Holder>,
+}
+
+/// The holder of a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The backend.
+    pub backend: BackendId,
+    /// The fencing token.
+    pub token: u64,
+}
+
+/// `state.cluster.C.acme`: TXT values for `_acme-challenge`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeEntry {
+    /// The newest value.
+    pub value: String,
+    /// The newest ten values.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+impl StateEntry {
+    /// An entry about a drone.
+    pub fn drone(cluster: ClusterName, drone: DroneId, message: DroneMessage) -> Self {
+        let entry = DroneEntry {
+            drone,
+            message,
+            instance: None,
+            lost: false,
+        };
+        Self {
+            cluster,
+            body: EntryBody::DroneMessage(entry),
+        }
+    }
+
+    /// An entry about a backend.
+    pub fn backend(cluster: ClusterName, backend: BackendId, message: BackendMessage) -> Self {
+        Self {
+            cluster,
+            body: EntryBody::BackendMessage(BackendEntry { backend, message }),
+        }
+    }
+
+    /// The subject that this entry stands on.
+    pub fn subject(&self) -> String {
+        let cluster = self.cluster.subject_token();
+        match &self.body {
+            EntryBody::DroneMessage(entry) => {
+                let drone = &entry.drone;
+                match &entry.message {
+                    DroneMessage::Metadata { .. } => {
+                        format!("state.cluster.{cluster}.drone.{drone}.meta")
+                    }
+                    DroneMessage::State { state, .. } => {
+                        format!("state.cluster.{cluster}.drone.{drone}.status.{state}")
+                    }
+                    DroneMessage::KeepAlive { .. } => {
+                        format!("state.cluster.{cluster}.drone.{drone}.keep_alive")
+                    }
+                }
+            }
+            EntryBody::BackendMessage(entry) => match &entry.message {
+                BackendMessage::Assignment(_) => assignment_subject(&self.cluster, &entry.backend),
+                BackendMessage::State(reached) => {
+                    format!(
+                        "state.cluster.{cluster}.backend.{}.state.{}",
+                        entry.backend, reached.state
+                    )
+                }
+            },
+            EntryBody::LockMessage(entry) => format!(
+                "state.cluster.{cluster}.lock.{}",
+                entry.lock.subject_token()
+            ),
+            EntryBody::AcmeMessage(_) => format!("state.cluster.{cluster}.acme"),
+        }
+    }
+}
+
+/// The subject that decides who may start a backend.
+pub fn assignment_subject(cluster: &ClusterName, backend: &BackendId) -> String {
+    format!(
+        "state.cluster.{}.backend.{backend}.assignment",
+        cluster.subject_token()
+    )
+}

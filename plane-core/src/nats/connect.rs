@@ -1,0 +1,120 @@
+//! Making the connection: hosts, authentication, TLS, and reconnecting for ever.
+
+use super::{Nats, NatsError};
+use crate::config::{NatsAuth, NatsConfig};
+use async_nats::{ConnectOptions, Event};
+use std::time::Duration;
+
+/// What the log says while NATS cannot be reached.
+pub const LOST_CONNECTION_HINT: &str = "waiting for NATS";
+
+/// The longest pause between two tries to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that a subscription holds before it drops more.
+const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+impl Nats {
+    /// Connects, waiting for as long as it takes; the log says that it waits. `name` is shown by the server's monitoring.
+    ///
+    /// # Errors
+    /// Only for what waiting cannot mend: an unreadable credentials file, key or certificate.
+    pub async fn connect(
+        config: &NatsConfig,
+        name: &str,
+        inbox_prefix: &str,
+    ) -> Result<Self, NatsError> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let options = options(config, name, inbox_prefix).await?;
+            match options.connect(config.hosts.as_slice()).await {
+                Ok(client) => {
+                    if !client.is_server_compatible(2, 10, 0) {
+                        let version = client.server_info().version;
+                        tracing::warn!(
+                            version,
+                            "this nats-server is older than 2.10; it works, but misses security fixes"
+                        );
+                    }
+                    let mut jetstream = async_nats::jetstream::new(client.clone());
+                    jetstream.set_timeout(CONNECT_TIMEOUT);
+                    return Ok(Self { client, jetstream });
+                }
+                Err(error) => {
+                    tracing::warn!(hosts = ?hosts_for_log(config), %error, "{LOST_CONNECTION_HINT}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+fn hosts_for_log(config: &NatsConfig) -> Vec<String> {
+    let without_secret = |host: &String| {
+        host.rsplit_once('@')
+            .map_or(host.clone(), |(_, address)| address.to_owned())
+    };
+    config.hosts.iter().map(without_secret).collect()
+}
+
+async fn options(
+    config: &NatsConfig,
+    name: &str,
+    inbox_prefix: &str,
+) -> Result<ConnectOptions, NatsError> {
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .custom_inbox_prefix(inbox_prefix)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempts| {
+            Duration::from_millis(50 * (1_u64 << attempts.min(6))).min(LONGEST_PAUSE)
+        })
+        .event_callback(|event| async move {
+            match event {
+                Event::Disconnected => {
+                    tracing::warn!("connection to NATS lost; {LOST_CONNECTION_HINT}")
+                }
+                Event::Connected => tracing::info!("connected to NATS"),
+                other => tracing::debug!(event = %other, "NATS"),
+            }
+        });
+    match &config.auth {
+        Some(NatsAuth::Token { token }) => options = options.token(token.expose().to_owned()),
+        Some(NatsAuth::UserPassword { username, password }) => {
+            options = options.user_and_password(username.clone(), password.expose().to_owned());
+        }
+        None => {}
+    }
+    if let Some(path) = &config.creds_path {
+        let what = || format!("nats.creds_path {}", path.display());
+        options = options
+            .credentials_file(path)
+            .await
+            .map_err(|e| NatsError::other(what(), e))?;
+    }
+    if let Some(path) = &config.nkey_seed_path {
+        let what = || format!("nats.nkey_seed_path {}", path.display());
+        let seed = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|e| NatsError::other(what(), e))?;
+        options = options.nkey(seed.trim().to_owned());
+    }
+    if let Some(tls) = &config.tls {
+        options = options.require_tls(true);
+        if let Some(path) = &tls.ca_path {
+            options = options.add_root_certificates(path.clone());
+        }
+        if let (Some(cert), Some(key)) = (&tls.cert_path, &tls.key_path) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+    }
+    Ok(options)
+}
+
+/// Makes aws-lc-rs the one TLS provider of this process. To be called first thing in `main`; calling it again does nothing.
+pub fn install_crypto_provider() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

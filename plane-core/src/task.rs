@@ -1,0 +1,179 @@
+//! Task supervision: every task has a name, an owner and a stop signal, and its end is noticed.
+
+use futures_util::FutureExt;
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The tasks of a daemon, or of one part of it. Clones speak of the same tasks.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    stop: CancellationToken,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    tracker: TaskTracker,
+    running: Mutex<BTreeMap<u64, String>>,
+    next: AtomicU64,
+    failed: AtomicBool,
+    root: CancellationToken,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tasks {
+    /// No tasks yet.
+    pub fn new() -> Self {
+        let shared = Arc::new(Shared::default());
+        Self {
+            stop: shared.root.clone(),
+            shared,
+        }
+    }
+
+    /// The signal that tells these tasks to end.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Tasks that can be stopped by themselves, and stop with these.
+    pub fn child(&self) -> Self {
+        Self {
+            stop: self.stop.child_token(),
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Runs a task that may end when it likes. A panic of it is logged with its name, and harms nothing else.
+    pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+        self.start(name.into(), false, task);
+    }
+
+    /// Runs a task that the daemon cannot do without: its end before the stop signal stops the daemon as failed.
+    pub fn spawn_essential(
+        &self,
+        name: impl Into<String>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.start(name.into(), true, task);
+    }
+
+    fn start(
+        &self,
+        name: String,
+        essential: bool,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let shared = self.shared.clone();
+        let stop = self.stop.clone();
+        let id = shared.next.fetch_add(1, Ordering::Relaxed);
+        shared.names().insert(id, name.clone());
+        self.shared.tracker.spawn(async move {
+            let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
+            shared.names().remove(&id);
+            if panicked {
+                tracing::error!(task = name, "task panicked");
+            }
+            if essential && !stop.is_cancelled() {
+                tracing::error!(task = name, "an essential task ended; stopping");
+                shared.failed.store(true, Ordering::Relaxed);
+                shared.root.cancel();
+            }
+        });
+    }
+
+    /// Whether an essential task ended before its time.
+    pub fn failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Tells all tasks to end and waits for them, at most `deadline`. False where some still ran; they are named in the log.
+    pub async fn shut_down(&self, deadline: Duration) -> bool {
+        self.shared.root.cancel();
+        self.shared.tracker.close();
+        let ended = tokio::time::timeout(deadline, self.shared.tracker.wait())
+            .await
+            .is_ok();
+        if !ended {
+            let names: Vec<String> = self.shared.names().values().take(20).cloned().collect();
+            tracing::warn!(tasks = ?names, "tasks still running at the deadline");
+        }
+        ended
+    }
+}
+
+impl Shared {
+    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, String>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT; from the second one on the process ends at once with status 1.
+///
+/// # Errors
+/// Where the operating system refuses the signal handlers.
+pub async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_essential_end_stops_everything() {
+        let tasks = Tasks::new();
+        let stop = tasks.child().stop_token();
+        tasks.spawn_essential("short", async {});
+        stop.cancelled().await;
+        assert!(tasks.failed());
+        assert!(tasks.shut_down(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_one_task_leaves_the_others() {
+        let tasks = Tasks::new();
+        tasks.spawn("panics", async { panic!("on purpose") });
+        let stop = tasks.stop_token();
+        tasks.spawn("waits", async move { stop.cancelled().await });
+        assert!(tasks.shut_down(Duration::from_secs(5)).await);
+        assert!(!tasks.failed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deaf_task_is_not_waited_for_beyond_the_deadline() {
+        let tasks = Tasks::new();
+        tasks.spawn("deaf", std::future::pending());
+        assert!(!tasks.shut_down(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test]
+    async fn a_child_stops_alone() {
+        let tasks = Tasks::new();
+        let child = tasks.child();
+        child.stop_token().cancel();
+        assert!(!tasks.stop_token().is_cancelled());
+    }
+}

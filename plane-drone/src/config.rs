@@ -1,0 +1,183 @@
+//! The drone's configuration. A section that is absent is not run.
+
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use plane_core::{
+    config::{DaemonConfig, NATS, NatsConfig, Part},
+    id::{ClusterName, DroneId},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// What a drone is told before it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DroneConfig {
+    /// Who the drone is. Where it is not given, an id is made once and kept in the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drone_id: Option<DroneId>,
+    /// The SQLite file with what must survive a restart.
+    #[serde(default = "default_db_path")]
+    pub db_path: PathBuf,
+    /// The cluster that the drone belongs to, which is also the domain of its backends.
+    pub cluster_domain: ClusterName,
+    /// Where NATS is.
+    pub nats: NatsConfig,
+    /// Running backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentConfig>,
+    /// Taking people's requests to backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyConfig>,
+}
+
+/// The `[agent]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The address under which the drone is reached.
+    pub ip: AgentIp,
+    /// How long a backend may take from its start until it answers, in seconds.
+    #[serde(default = "default_ready_timeout_secs")]
+    pub ready_timeout_secs: u32,
+    /// How long getting a backend's image may take, in seconds.
+    #[serde(default = "default_load_timeout_secs")]
+    pub load_timeout_secs: u32,
+    /// What the drone tells about itself, under names of the operator's choice.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The container engine.
+    #[serde(default)]
+    pub docker: DockerConfig,
+}
+
+impl AgentConfig {
+    /// [`Self::ready_timeout_secs`] as a duration.
+    pub fn ready_timeout(&self) -> Duration {
+        Duration::from_secs(self.ready_timeout_secs.into())
+    }
+
+    /// [`Self::load_timeout_secs`] as a duration.
+    pub fn load_timeout(&self) -> Duration {
+        Duration::from_secs(self.load_timeout_secs.into())
+    }
+}
+
+/// Where the drone's address comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AgentIp {
+    /// It is known.
+    Fixed(IpAddr),
+    /// A service knows it.
+    Api {
+        /// An `http://` URL that answers with the address as text.
+        api: String,
+    },
+}
+
+/// The `[agent.docker]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DockerConfig {
+    /// The container runtime, such as `runsc`; the engine's own choice where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The network that containers are put in; the engine's own choice where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Gives every container all GPUs; backends can then harm each other through them.
+    #[serde(default)]
+    pub insecure_gpu: bool,
+    /// Whether requests may mount folders of the drone's machine.
+    #[serde(default)]
+    pub allow_volume_mounts: bool,
+    /// Where containers' logs go besides, such as `udp://10.0.0.1:514`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<String>,
+    /// How the engine is reached.
+    #[serde(default)]
+    pub connection: DockerConnection,
+}
+
+/// How the container engine is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DockerConnection {
+    /// Through a Unix socket.
+    Socket {
+        /// The socket's path.
+        socket: PathBuf,
+    },
+    /// Through HTTP.
+    Http {
+        /// The engine's `http://` URL.
+        http: String,
+    },
+}
+
+impl Default for DockerConnection {
+    fn default() -> Self {
+        Self::Socket { socket: "/var/run/docker.sock".into() }
+    }
+}
+
+/// The `[proxy]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// The address that the proxy listens on.
+    #[serde(default = "default_bind_ip")]
+    pub bind_ip: IpAddr,
+    /// The port for HTTP; 0 lets the system choose.
+    #[serde(default = "default_http_port")]
+    pub http_port: u16,
+    /// The port for HTTPS, which needs a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_port: Option<u16>,
+    /// Where requests go whose name is no backend's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<SocketAddr>,
+    /// Whether a backend is also found by the first part of the path.
+    #[serde(default)]
+    pub allow_path_routing: bool,
+}
+
+impl DaemonConfig for DroneConfig {
+    const PARTS: &'static [&'static Part] = &[
+        &schema::DRONE,
+        &NATS,
+        &schema::CERT,
+        &schema::ACME,
+        &schema::AGENT,
+        &schema::DOCKER,
+        &schema::PROXY,
+    ];
+}
+
+fn default_db_path() -> PathBuf {
+    "drone.sqlite3".into()
+}
+
+fn default_ready_timeout_secs() -> u32 {
+    30
+}
+
+fn default_load_timeout_secs() -> u32 {
+    900
+}
+
+fn default_bind_ip() -> IpAddr {
+    Ipv4Addr::UNSPECIFIED.into()
+}
+
+fn default_http_port() -> u16 {
+    80
+}
