@@ -32,12 +32,8 @@ const TAG_BYTES: usize = 8;
 /// # Errors
 /// What the compiler or Docker said.
 pub async fn ensure_demo_image() -> Result<String> {
-    let docker = Docker::connect_with_defaults()
-        .context("no Docker to talk to; dev/setup installs and starts it")?;
-    let docker = docker
-        .negotiate_version()
-        .await
-        .context("Docker does not answer; dev/setup starts it")?;
+    let docker = Docker::connect_with_defaults().context("no Docker to talk to; dev/setup installs and starts it")?;
+    let docker = docker.negotiate_version().await.context("Docker does not answer; dev/setup starts it")?;
     let workshop = Workshop::new();
     if let Some(name) = workshop.known_name()
         && exists(&docker, &name).await?
@@ -61,9 +57,7 @@ pub async fn ensure_demo_image() -> Result<String> {
 async fn exists(docker: &Docker, name: &str) -> Result<bool> {
     match docker.inspect_image(name).await {
         Ok(_) => Ok(true),
-        Err(DockerError::DockerResponseServerError {
-            status_code: 404, ..
-        }) => Ok(false),
+        Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
         Err(error) => Err(error).with_context(|| format!("cannot ask Docker for the image {name}")),
     }
 }
@@ -71,31 +65,16 @@ async fn exists(docker: &Docker, name: &str) -> Result<bool> {
 async fn import(docker: &Docker, built: &Built) -> Result<()> {
     let folder = built.binary.parent().unwrap_or(Path::new(".")).to_owned();
     let archive = tokio::task::spawn_blocking(move || archive(&folder)).await??;
-    let (repository, tag) = built
-        .name
-        .split_once(':')
-        .unwrap_or((&built.name, "latest"));
-    let changes = vec![
-        format!("ENTRYPOINT [\"/{BINARY}\"]"),
-        "EXPOSE 8080".to_owned(),
-        "USER 65534:65534".to_owned(),
-    ];
-    let options = CreateImageOptionsBuilder::new()
-        .from_src("-")
-        .repo(repository)
-        .tag(tag)
-        .changes(changes)
-        .build();
+    let (repository, tag) = built.name.split_once(':').unwrap_or((&built.name, "latest"));
+    let changes = vec![format!("ENTRYPOINT [\"/{BINARY}\"]"), "EXPOSE 8080".to_owned(), "USER 65534:65534".to_owned()];
+    let options = CreateImageOptionsBuilder::new().from_src("-").repo(repository).tag(tag).changes(changes).build();
     docker
         .create_image(Some(options), Some(bollard::body_full(archive)), None)
         .try_collect::<Vec<_>>()
         .await
         .with_context(|| format!("Docker did not import {}", built.name))?;
     if !exists(docker, &built.name).await? {
-        bail!(
-            "Docker imported the image but does not know it as {}; is this Docker's own engine?",
-            built.name
-        );
+        bail!("Docker imported the image but does not know it as {}; is this Docker's own engine?", built.name);
     }
     Ok(())
 }
@@ -103,25 +82,14 @@ async fn import(docker: &Docker, built: &Built) -> Result<()> {
 /// The root file system of the image: one file, owned by root.
 fn archive(folder: &Path) -> Result<Bytes> {
     let output = Command::new("tar")
-        .args([
-            "--create",
-            "--owner=0",
-            "--group=0",
-            "--numeric-owner",
-            "--mode=0755",
-            "--directory",
-        ])
+        .args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--mode=0755", "--directory"])
         .arg(folder)
         .arg(BINARY)
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run tar")?;
     if !output.status.success() {
-        bail!(
-            "tar of {BINARY} in {} failed: {}",
-            folder.display(),
-            output.status
-        );
+        bail!("tar of {BINARY} in {} failed: {}", folder.display(), output.status);
     }
     Ok(output.stdout.into())
 }
@@ -140,10 +108,7 @@ impl Built {
         let fresh = self.stamp.with_extension("new");
         let write = || -> io::Result<()> {
             fs::write(&fresh, &self.name)?;
-            File::options()
-                .write(true)
-                .open(&fresh)?
-                .set_modified(self.began)?;
+            File::options().write(true).open(&fresh)?.set_modified(self.began)?;
             fs::rename(&fresh, &self.stamp)
         };
         write().with_context(|| format!("cannot write {}", self.stamp.display()))
@@ -159,12 +124,8 @@ struct Workshop {
 impl Workshop {
     fn new() -> Workshop {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        Workshop {
-            target: target.join("demo"),
-            root,
-        }
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        Workshop { target: target.join("demo"), root }
     }
 
     fn stamp(&self) -> PathBuf {
@@ -174,21 +135,13 @@ impl Workshop {
     /// The name that the last build gave, unless a source is newer.
     fn known_name(&self) -> Option<String> {
         let stamp = self.stamp();
-        let built = fs::metadata(&stamp)
-            .and_then(|stamp| stamp.modified())
-            .ok()?;
+        let built = fs::metadata(&stamp).and_then(|stamp| stamp.modified()).ok()?;
         let sources = ["Cargo.toml", "Cargo.lock", "dev/demo"].map(|path| self.root.join(path));
         let newest = sources
             .iter()
             .map(|path| newest_below(path))
-            .try_fold(SystemTime::UNIX_EPOCH, |newest, one| {
-                one.map(|one| newest.max(one))
-            });
-        if newest.ok()? < built {
-            fs::read_to_string(stamp).ok()
-        } else {
-            None
-        }
+            .try_fold(SystemTime::UNIX_EPOCH, |newest, one| one.map(|one| newest.max(one)));
+        if newest.ok()? < built { fs::read_to_string(stamp).ok() } else { None }
     }
 
     fn lock(&self) -> Result<File> {
@@ -209,45 +162,20 @@ impl Workshop {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&self.root)
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                BINARY,
-                "--profile",
-                "demo",
-                "--target",
-                &triple,
-                "--target-dir",
-            ])
+            .args(["build", "--quiet", "--package", BINARY, "--profile", "demo", "--target", &triple, "--target-dir"])
             .arg(&self.target)
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("CARGO_BUILD_TARGET")
             .stdin(Stdio::null());
-        let output = cargo
-            .output()
-            .context("cannot run cargo for the demo's static build")?;
+        let output = cargo.output().context("cannot run cargo for the demo's static build")?;
         if !output.status.success() {
-            bail!(
-                "the demo's static build failed:\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            bail!("the demo's static build failed:\n{}", String::from_utf8_lossy(&output.stderr));
         }
         let binary = self.target.join(triple).join("demo").join(BINARY);
-        let content =
-            fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
-        let hash: String = Sha256::digest(&content)
-            .iter()
-            .take(TAG_BYTES)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Built {
-            binary,
-            name: format!("{REPOSITORY}:{hash}"),
-            stamp: self.stamp(),
-            began,
-        })
+        let content = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
+        let hash: String = Sha256::digest(&content).iter().take(TAG_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Built { binary, name: format!("{REPOSITORY}:{hash}"), stamp: self.stamp(), began })
     }
 }
 
@@ -272,19 +200,11 @@ mod tests {
             fs::write(folder.join(file), "").unwrap();
         }
         fs::create_dir_all(folder.join("target/demo")).unwrap();
-        Workshop {
-            root: folder.to_owned(),
-            target: folder.join("target/demo"),
-        }
+        Workshop { root: folder.to_owned(), target: folder.join("target/demo") }
     }
 
     fn built(workshop: &Workshop, began: SystemTime) -> Built {
-        Built {
-            binary: PathBuf::new(),
-            name: "plane/demo:1".to_owned(),
-            stamp: workshop.stamp(),
-            began,
-        }
+        Built { binary: PathBuf::new(), name: "plane/demo:1".to_owned(), stamp: workshop.stamp(), began }
     }
 
     #[test]
@@ -293,17 +213,12 @@ mod tests {
         let workshop = workshop(folder.path());
         assert_eq!(workshop.known_name(), None);
 
-        let source = File::options()
-            .write(true)
-            .open(folder.path().join("dev/demo/src/main.rs"))
-            .unwrap();
+        let source = File::options().write(true).open(folder.path().join("dev/demo/src/main.rs")).unwrap();
         let began = SystemTime::now() + std::time::Duration::from_secs(5);
         built(&workshop, began).remember().unwrap();
         assert_eq!(workshop.known_name().as_deref(), Some("plane/demo:1"));
 
-        source
-            .set_modified(began + std::time::Duration::from_secs(1))
-            .unwrap();
+        source.set_modified(began + std::time::Duration::from_secs(1)).unwrap();
         assert_eq!(workshop.known_name(), None);
     }
 }

@@ -1,5 +1,7 @@
 //! What controllers decide and write, with drones that the test itself plays over NATS.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
@@ -128,7 +130,8 @@ async fn three_controllers_write_everything_once() {
     let tasks = Tasks::new();
     let drone = play(&cluster, &tasks, true).await;
     for _ in 0..6 {
-        let ScheduleResponse::Scheduled { backend_id, .. } = schedule(&cluster, &cluster.request(30, &[])).await.unwrap()
+        let ScheduleResponse::Scheduled { backend_id, .. } =
+            schedule(&cluster, &cluster.request(30, &[])).await.unwrap()
         else {
             panic!("no drone")
         };

@@ -1,5 +1,7 @@
 //! The typed client against a real nats-server with JetStream.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use plane_core::{
     message::{
         Fault, FaultCode,
@@ -81,7 +83,10 @@ async fn of_two_writers_that_expect_the_same_one_wins() {
         nats.publish_expecting(subject.clone(), &status, 0),
         nats.publish_expecting(subject.clone(), &status, 0)
     );
-    assert!(matches!((&one, &two), (Ok(_), Err(NatsError::WrongSequence(_))) | (Err(NatsError::WrongSequence(_)), Ok(_))));
+    assert!(matches!(
+        (&one, &two),
+        (Ok(_), Err(NatsError::WrongSequence(_))) | (Err(NatsError::WrongSequence(_)), Ok(_))
+    ));
     let stored = nats.last(StreamName::Status, &subject).await.unwrap().unwrap();
     assert_eq!(stored.sequence, one.or(two).unwrap());
 }

@@ -56,7 +56,8 @@ impl HeardDrones {
     /// The drones of a cluster that are not silent.
     pub(crate) fn audible(&self, cluster: &ClusterName) -> Vec<DroneStatus> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = heard.values().filter(|heard| heard.status.cluster == *cluster && heard.at.elapsed() < SILENT_AFTER);
+        let alive =
+            heard.values().filter(|heard| heard.status.cluster == *cluster && heard.at.elapsed() < SILENT_AFTER);
         alive.map(|heard| heard.status.clone()).collect()
     }
 
@@ -79,13 +80,15 @@ pub(crate) async fn listen(
         while let Some(Some(status)) = stop.run_until_cancelled(statuses.next()).await {
             drones.note(status.clone());
             let known = view.read(|world| {
-                world.drone(&status.cluster, &status.drone_id).map(|drone| drone.state.as_ref().map(|s| (s.state, s.timestamp)))
+                world
+                    .drone(&status.cluster, &status.drone_id)
+                    .map(|drone| drone.state.as_ref().map(|s| (s.state, s.timestamp)))
             });
             let Some(known) = known else { continue };
-            if known.map(|(state, _)| state) != Some(status.state) {
-                if let Err(error) = enter_state(&nats, &status.cluster, &status.drone_id, status.state).await {
-                    tracing::warn!(drone = %status.drone_id, %error, "a drone's state waits for its next message");
-                }
+            if known.map(|(state, _)| state) != Some(status.state)
+                && let Err(error) = enter_state(&nats, &status.cluster, &status.drone_id, status.state).await
+            {
+                tracing::warn!(drone = %status.drone_id, %error, "a drone's state waits for its next message");
             }
         }
     });

@@ -81,7 +81,8 @@ async fn write_missing(nats: &Nats, view: &View, cluster: &ClusterName, backend:
     let subject = PublicStatus::subject_of(backend);
     let last = nats.last(StreamName::Status, &subject).await?;
     let mut sequence = last.as_ref().map_or(0, |stored| stored.sequence);
-    let mut told = last.and_then(|stored| serde_json::from_slice::<PublicStatus>(&stored.payload).ok()).map(|m| m.state);
+    let mut told =
+        last.and_then(|stored| serde_json::from_slice::<PublicStatus>(&stored.payload).ok()).map(|m| m.state);
     for StateSeen { reached, .. } in history {
         if told.is_some_and(|told| !told.may_precede(reached.state)) {
             continue;

@@ -129,9 +129,12 @@ impl Scheduler {
                     tracing::info!(%cluster, backend = %backend_id, %drone, "scheduled");
                     return Ok(ScheduleResponse::Scheduled { drone, backend_id, bearer_token: token, spawned: true });
                 }
-                Said::Refused => tracing::info!(%drone, %backend, "the drone refused; trying the next"),
+                Said::Refused => {
+                    tracing::info!(%drone, %backend, "the drone refused; trying the next");
+                }
                 Said::Nothing => {
-                    let message = format!("drone {drone} did not say whether it took backend {backend}; its status will tell");
+                    let message =
+                        format!("drone {drone} did not say whether it took backend {backend}; its status will tell");
                     return Err(Fault::new(FaultCode::Unavailable, message));
                 }
             }
@@ -227,7 +230,8 @@ impl Scheduler {
             for (_, drone) in placed.values().filter(|(of, _)| of == cluster) {
                 *load.entry(drone).or_default() += 1;
             }
-            let registered = |id: &DroneId| known.and_then(|known| known.drones.get(id)).is_some_and(|drone| drone.meta.is_some());
+            let registered =
+                |id: &DroneId| known.and_then(|known| known.drones.get(id)).is_some_and(|drone| drone.meta.is_some());
             let fit = audible.into_iter().filter(|status| registered(&status.drone_id));
             fit.map(|status| Candidate { load: load.get(&status.drone_id).copied().unwrap_or(0), status }).collect()
         });

@@ -25,20 +25,14 @@ pub struct IdError {
 impl IdError {
     fn new(what: &'static str, value: &str, expected: &'static str) -> Self {
         let value = value.chars().take(80).collect();
-        Self {
-            what,
-            value,
-            expected,
-        }
+        Self { what, value, expected }
     }
 }
 
 fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=MAX_LABEL_BYTES).contains(&bytes.len())
-        && bytes
-            .iter()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && bytes.first() != Some(&b'-')
         && bytes.last() != Some(&b'-')
 }
@@ -151,17 +145,11 @@ impl BackendId {
 impl DroneId {
     fn check(text: &str) -> Result<(), IdError> {
         let ok = (1..=MAX_DRONE_BYTES).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if ok {
             return Ok(());
         }
-        Err(IdError::new(
-            "drone id",
-            text,
-            "letters, digits, '_' and '-', at most 128 bytes",
-        ))
+        Err(IdError::new("drone id", text, "letters, digits, '_' and '-', at most 128 bytes"))
     }
 
     /// A new random id.
@@ -186,12 +174,10 @@ impl LockName {
 
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 /// A secret that a request to a backend must carry. `Debug` does not show it.
@@ -234,50 +220,18 @@ mod tests {
             assert_eq!(good.parse::<ClusterName>().unwrap().as_str(), good);
         }
         let long = format!("{}.{}", "a".repeat(63), vec!["b".repeat(63); 2].join("."));
-        for bad in [
-            "",
-            "plane",
-            "Plane.test",
-            "a_b.test",
-            "a..b",
-            ".a.b",
-            "a.b.",
-            "-a.b",
-            "a-.b",
-            "a b.c",
-            &long,
-        ] {
+        for bad in ["", "plane", "Plane.test", "a_b.test", "a..b", ".a.b", "a.b.", "-a.b", "a-.b", "a b.c", &long] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
         }
-        assert_eq!(
-            "a.b.c".parse::<ClusterName>().unwrap().subject_token(),
-            "a_b_c"
-        );
+        assert_eq!("a.b.c".parse::<ClusterName>().unwrap().subject_token(), "a_b_c");
     }
 
     #[test]
     fn backends_follow_their_rule() {
-        for good in [
-            "a",
-            "0",
-            "a-b",
-            BackendId::random().as_str(),
-            &"x".repeat(63),
-        ] {
+        for good in ["a", "0", "a-b", BackendId::random().as_str(), &"x".repeat(63)] {
             assert!(good.parse::<BackendId>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "A",
-            "a.b",
-            "a_b",
-            "-a",
-            "a-",
-            "é",
-            "a*",
-            ">",
-            &"x".repeat(64),
-        ] {
+        for bad in ["", "A", "a.b", "a_b", "-a", "a-", "é", "a*", ">", &"x".repeat(64)] {
             assert!(bad.parse::<BackendId>().is_err(), "{bad}");
         }
     }
@@ -296,18 +250,12 @@ mod tests {
     #[test]
     fn a_lock_is_the_hex_of_its_sha256_in_subjects() {
         let lock: LockName = "abc".parse().unwrap();
-        assert_eq!(
-            lock.subject_token(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(lock.subject_token(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]
     fn debug_does_not_show_a_token() {
-        assert_eq!(
-            format!("{:?}", BearerToken::from("secret".to_owned())),
-            "BearerToken(***)"
-        );
+        assert_eq!(format!("{:?}", BearerToken::from("secret".to_owned())), "BearerToken(***)");
     }
 
     proptest! {

@@ -51,10 +51,7 @@ pub struct Fault {
 impl Fault {
     /// A fault of the given kind.
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 
     /// A request that cannot be parsed or breaks a rule.
@@ -141,9 +138,6 @@ pub mod subject {
 
     /// `cluster.C.backend.B.VERB`
     pub fn backend(cluster: &ClusterName, backend: &BackendId, verb: &str) -> String {
-        format!(
-            "cluster.{}.backend.{backend}.{verb}",
-            cluster.subject_token()
-        )
+        format!("cluster.{}.backend.{backend}.{verb}", cluster.subject_token())
     }
 }

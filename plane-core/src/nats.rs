@@ -55,10 +55,7 @@ pub enum NatsError {
 
 impl NatsError {
     fn other(what: impl Into<String>, cause: impl ToString) -> Self {
-        Self::Other {
-            what: what.into(),
-            cause: cause.to_string(),
-        }
+        Self::Other { what: what.into(), cause: cause.to_string() }
     }
 }
 
@@ -79,9 +76,7 @@ pub struct Stored {
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, NatsError> {
-    serde_json::to_vec(value)
-        .map(Into::into)
-        .map_err(|e| NatsError::other("writing JSON", e))
+    serde_json::to_vec(value).map(Into::into).map_err(|e| NatsError::other("writing JSON", e))
 }
 
 impl Nats {
@@ -92,10 +87,7 @@ impl Nats {
     pub async fn publish<M: Publish>(&self, message: &M) -> Result<(), NatsError> {
         let subject = message.subject();
         let payload = to_json(message)?;
-        self.client
-            .publish(subject.clone(), payload)
-            .await
-            .map_err(|e| NatsError::other(subject, e))
+        self.client.publish(subject.clone(), payload).await.map_err(|e| NatsError::other(subject, e))
     }
 
     /// Publishes a message into its stream and gives its sequence.
@@ -123,31 +115,16 @@ impl Nats {
     ///
     /// # Errors
     /// [`NatsError::TimedOut`] means unknown: read the subject.
-    pub async fn publish_entry<T: serde::Serialize>(
-        &self,
-        subject: String,
-        value: &T,
-    ) -> Result<u64, NatsError> {
+    pub async fn publish_entry<T: serde::Serialize>(&self, subject: String, value: &T) -> Result<u64, NatsError> {
         self.store(subject, to_json(value)?, None).await
     }
 
-    async fn store(
-        &self,
-        subject: String,
-        payload: bytes::Bytes,
-        expected: Option<u64>,
-    ) -> Result<u64, NatsError> {
+    async fn store(&self, subject: String, payload: bytes::Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
         let mut message = PublishMessage::build().payload(payload);
         if let Some(expected) = expected {
             message = message.expected_last_subject_sequence(expected);
         }
-        let acknowledged = async {
-            self.jetstream
-                .send_publish(subject.clone(), message)
-                .await?
-                .into_future()
-                .await
-        };
+        let acknowledged = async { self.jetstream.send_publish(subject.clone(), message).await?.into_future().await };
         let outcome = tokio::time::timeout(PUBLISH_TIMEOUT, acknowledged).await;
         match outcome {
             Err(_) => Err(NatsError::TimedOut(subject)),
@@ -164,62 +141,36 @@ impl Nats {
     ///
     /// # Errors
     /// Where the stream does not exist or does not answer.
-    pub async fn last(
-        &self,
-        stream: StreamName,
-        subject: &str,
-    ) -> Result<Option<Stored>, NatsError> {
+    pub async fn last(&self, stream: StreamName, subject: &str) -> Result<Option<Stored>, NatsError> {
         use jetstream::stream::LastRawMessageErrorKind as Kind;
         let handle = self.stream_handle(stream).await?;
         match handle.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => Ok(Some(Stored {
-                sequence: message.sequence,
-                payload: message.payload,
-            })),
+            Ok(message) => Ok(Some(Stored { sequence: message.sequence, payload: message.payload })),
             Err(error) if error.kind() == Kind::NoMessageFound => Ok(None),
             Err(error) => Err(NatsError::other(subject, error)),
         }
     }
 
-    async fn stream_handle(
-        &self,
-        stream: StreamName,
-    ) -> Result<jetstream::stream::Stream<()>, NatsError> {
-        self.jetstream
-            .get_stream_no_info(stream.as_str())
-            .await
-            .map_err(|e| NatsError::other(stream.as_str(), e))
+    async fn stream_handle(&self, stream: StreamName) -> Result<jetstream::stream::Stream<()>, NatsError> {
+        self.jetstream.get_stream_no_info(stream.as_str()).await.map_err(|e| NatsError::other(stream.as_str(), e))
     }
 
     /// Asks, and waits for the answer at most `timeout`.
     ///
     /// # Errors
     /// [`NatsError::Fault`] is the other side's own refusal; [`NatsError::TimedOut`] means unknown.
-    pub async fn request<M: Request>(
-        &self,
-        message: &M,
-        timeout: Duration,
-    ) -> Result<M::Reply, NatsError> {
+    pub async fn request<M: Request>(&self, message: &M, timeout: Duration) -> Result<M::Reply, NatsError> {
         use async_nats::RequestErrorKind as Kind;
         let subject = message.subject();
-        let request = async_nats::Request::new()
-            .payload(to_json(message)?)
-            .timeout(Some(timeout));
-        let reply = self
-            .client
-            .send_request(subject.clone(), request)
-            .await
-            .map_err(|error| match error.kind() {
-                Kind::NoResponders => NatsError::NoResponders(subject.clone()),
-                Kind::TimedOut => NatsError::TimedOut(subject.clone()),
-                _ => NatsError::other(subject.clone(), error),
-            })?;
+        let request = async_nats::Request::new().payload(to_json(message)?).timeout(Some(timeout));
+        let reply = self.client.send_request(subject.clone(), request).await.map_err(|error| match error.kind() {
+            Kind::NoResponders => NatsError::NoResponders(subject.clone()),
+            Kind::TimedOut => NatsError::TimedOut(subject.clone()),
+            _ => NatsError::other(subject.clone(), error),
+        })?;
         match decode_answer(&reply.payload) {
             Ok(answer) => Ok(answer?),
-            Err(cause) => Err(NatsError::Malformed {
-                subject,
-                cause: cause.to_string(),
-            }),
+            Err(cause) => Err(NatsError::Malformed { subject, cause: cause.to_string() }),
         }
     }
 
@@ -231,11 +182,7 @@ impl Nats {
         &self,
         subject: &str,
     ) -> Result<impl Stream<Item = M> + Send + Unpin + 'static, NatsError> {
-        let inner = self
-            .client
-            .subscribe(subject.to_owned())
-            .await
-            .map_err(|e| NatsError::other(subject, e))?;
+        let inner = self.client.subscribe(subject.to_owned()).await.map_err(|e| NatsError::other(subject, e))?;
         self.flush().await?;
         Ok(Box::pin(inner.filter_map(|message| async move {
             match serde_json::from_slice::<M>(&message.payload) {
@@ -253,10 +200,7 @@ impl Nats {
     /// # Errors
     /// Where the connection is closed.
     pub async fn flush(&self) -> Result<(), NatsError> {
-        self.client
-            .flush()
-            .await
-            .map_err(|e| NatsError::other("flush", e))
+        self.client.flush().await.map_err(|e| NatsError::other("flush", e))
     }
 
     /// Whether the connection stands now.

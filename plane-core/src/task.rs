@@ -39,10 +39,7 @@ impl Tasks {
     /// No tasks yet.
     pub fn new() -> Self {
         let shared = Arc::new(Shared::default());
-        Self {
-            stop: shared.root.clone(),
-            shared,
-        }
+        Self { stop: shared.root.clone(), shared }
     }
 
     /// The signal that tells these tasks to end.
@@ -52,10 +49,7 @@ impl Tasks {
 
     /// Tasks that can be stopped by themselves, and stop with these.
     pub fn child(&self) -> Self {
-        Self {
-            stop: self.stop.child_token(),
-            shared: self.shared.clone(),
-        }
+        Self { stop: self.stop.child_token(), shared: self.shared.clone() }
     }
 
     /// Runs a task that may end when it likes. A panic of it is logged with its name, and harms nothing else.
@@ -64,20 +58,11 @@ impl Tasks {
     }
 
     /// Runs a task that the daemon cannot do without: its end before the stop signal stops the daemon as failed.
-    pub fn spawn_essential(
-        &self,
-        name: impl Into<String>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub fn spawn_essential(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
         self.start(name.into(), true, task);
     }
 
-    fn start(
-        &self,
-        name: String,
-        essential: bool,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    fn start(&self, name: String, essential: bool, task: impl Future<Output = ()> + Send + 'static) {
         let shared = self.shared.clone();
         let stop = self.stop.clone();
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -105,9 +90,7 @@ impl Tasks {
     pub async fn shut_down(&self, deadline: Duration) -> bool {
         self.shared.root.cancel();
         self.shared.tracker.close();
-        let ended = tokio::time::timeout(deadline, self.shared.tracker.wait())
-            .await
-            .is_ok();
+        let ended = tokio::time::timeout(deadline, self.shared.tracker.wait()).await.is_ok();
         if !ended {
             let names: Vec<String> = self.shared.names().values().take(20).cloned().collect();
             tracing::warn!(tasks = ?names, "tasks still running at the deadline");

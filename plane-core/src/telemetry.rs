@@ -230,7 +230,9 @@ mod tests {
     #[tokio::test]
     async fn long_fields_are_cut_between_characters() {
         let (layer, mut tap) = tap(1);
-        with_default(tracing_subscriber::registry().with(layer), || tracing::info!("{}é", "€".repeat(FIELD_BYTES)));
+        with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!("{}é", "€".repeat(FIELD_BYTES));
+        });
         let line = tap.recv(&Component::Controller).await.unwrap();
         let text = line.fields["message"].as_str().unwrap();
         assert!(text.len() <= FIELD_BYTES && text.len() > FIELD_BYTES - 4);

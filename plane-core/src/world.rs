@@ -9,8 +9,8 @@ use crate::{
         backend::BackendState,
         drone::DroneState,
         state::{
-            Assignment, BackendMessage, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, HeldLock,
-            Holder, Millis, ReachedState, StateEntry,
+            Assignment, BackendMessage, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, HeldLock, Holder, Millis,
+            ReachedState, StateEntry,
         },
     },
 };
@@ -181,15 +181,8 @@ pub struct Lock {
 impl Backend {
     /// The state that counts: the first final one, else the furthest.
     pub fn current(&self) -> Option<&StateSeen> {
-        let mut finals = self
-            .states
-            .iter()
-            .filter(|seen| seen.reached.state.is_final());
-        finals.next().or_else(|| {
-            self.states
-                .iter()
-                .max_by_key(|seen| seen.reached.state.rank())
-        })
+        let mut finals = self.states.iter().filter(|seen| seen.reached.state.is_final());
+        finals.next().or_else(|| self.states.iter().max_by_key(|seen| seen.reached.state.rank()))
     }
 
     /// The state that counts, alone.
@@ -200,27 +193,16 @@ impl Backend {
     /// Whether it may still run: assigned, not taken back, not ended.
     pub fn is_live(&self) -> bool {
         !self.state().is_some_and(BackendState::is_final)
-            && self
-                .assignment
-                .as_ref()
-                .is_some_and(|assigned| !assigned.withdrawn)
+            && self.assignment.as_ref().is_some_and(|assigned| !assigned.withdrawn)
     }
 
     /// Its history as the world is to see it: forward only, ending with the final state that counts.
     pub fn history(&self) -> Vec<&StateSeen> {
         let mut history: Vec<&StateSeen> = Vec::new();
-        let mut seen: Vec<&StateSeen> = self
-            .states
-            .iter()
-            .filter(|seen| !seen.reached.state.is_final())
-            .collect();
+        let mut seen: Vec<&StateSeen> = self.states.iter().filter(|seen| !seen.reached.state.is_final()).collect();
         seen.sort_by_key(|seen| seen.reached.state.rank());
         history.extend(seen);
-        history.extend(
-            self.states
-                .iter()
-                .find(|seen| seen.reached.state.is_final()),
-        );
+        history.extend(self.states.iter().find(|seen| seen.reached.state.is_final()));
         history
     }
 
@@ -230,8 +212,7 @@ impl Backend {
     }
 
     fn reach(&mut self, reached: ReachedState, sequence: u64) {
-        self.states
-            .retain(|seen| seen.reached.state != reached.state);
+        self.states.retain(|seen| seen.reached.state != reached.state);
         self.states.push(StateSeen { reached, sequence });
     }
 }
@@ -250,18 +231,11 @@ impl World {
         if entry.subject == HEARTBEAT_SUBJECT {
             return Ok(Change::Nothing);
         }
-        let unreadable = |cause: String| UnreadableEntry {
-            sequence: entry.sequence,
-            subject: entry.subject.clone(),
-            cause,
-        };
-        let message: StateEntry =
-            serde_json::from_slice(&entry.payload).map_err(|e| unreadable(e.to_string()))?;
+        let unreadable =
+            |cause: String| UnreadableEntry { sequence: entry.sequence, subject: entry.subject.clone(), cause };
+        let message: StateEntry = serde_json::from_slice(&entry.payload).map_err(|e| unreadable(e.to_string()))?;
         if message.subject() != entry.subject {
-            return Err(unreadable(format!(
-                "its content belongs on {}",
-                message.subject()
-            )));
+            return Err(unreadable(format!("its content belongs on {}", message.subject())));
         }
         Ok(self.reduce(message, entry.sequence, entry.time))
     }
@@ -273,34 +247,15 @@ impl World {
             EntryBody::DroneMessage(entry) => {
                 let drone = cluster.drones.entry(entry.drone.clone()).or_default();
                 match entry.message {
-                    DroneMessage::Metadata {
-                        ip,
-                        version,
-                        git_hash,
-                        features,
-                    } => {
-                        drone.meta = Some(DroneMeta {
-                            ip,
-                            version,
-                            git_hash,
-                            features,
-                        });
+                    DroneMessage::Metadata { ip, version, git_hash, features } => {
+                        drone.meta = Some(DroneMeta { ip, version, git_hash, features });
                     }
                     DroneMessage::State { timestamp, state } => {
-                        drone.state = Some(Reached {
-                            state,
-                            timestamp,
-                            sequence,
-                        });
+                        drone.state = Some(Reached { state, timestamp, sequence });
                     }
                     DroneMessage::KeepAlive { timestamp } => {
                         let (instance, lost) = (entry.instance, entry.lost);
-                        drone.keep_alive = Some(KeepAlive {
-                            sequence,
-                            timestamp,
-                            instance,
-                            lost,
-                        });
+                        drone.keep_alive = Some(KeepAlive { sequence, timestamp, instance, lost });
                     }
                 }
                 Change::Drone(name, entry.drone)
@@ -309,22 +264,9 @@ impl World {
                 let backend = cluster.backends.entry(entry.backend.clone()).or_default();
                 match entry.message {
                     BackendMessage::Assignment(Assignment {
-                        drone,
-                        bearer_token,
-                        lock,
-                        accepted,
-                        withdrawn,
-                        ..
+                        drone, bearer_token, lock, accepted, withdrawn, ..
                     }) => {
-                        let assigned = Assigned {
-                            drone,
-                            bearer_token,
-                            lock,
-                            accepted,
-                            withdrawn,
-                            sequence,
-                            time,
-                        };
+                        let assigned = Assigned { drone, bearer_token, lock, accepted, withdrawn, sequence, time };
                         backend.assignment = Some(assigned);
                     }
                     BackendMessage::State(reached) => backend.reach(reached, sequence),
@@ -332,21 +274,11 @@ impl World {
                 Change::Backend(name, entry.backend)
             }
             EntryBody::LockMessage(entry) => {
-                cluster.locks.insert(
-                    entry.lock.clone(),
-                    Lock {
-                        holder: entry.holder,
-                        sequence,
-                    },
-                );
+                cluster.locks.insert(entry.lock.clone(), Lock { holder: entry.holder, sequence });
                 Change::Lock(name, entry.lock)
             }
             EntryBody::AcmeMessage(entry) => {
-                cluster.acme = if entry.values.is_empty() {
-                    vec![entry.value]
-                } else {
-                    entry.values
-                };
+                cluster.acme = if entry.values.is_empty() { vec![entry.value] } else { entry.values };
                 Change::Acme(name)
             }
         }

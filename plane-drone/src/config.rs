@@ -151,15 +151,8 @@ pub struct ProxyConfig {
 }
 
 impl DaemonConfig for DroneConfig {
-    const PARTS: &'static [&'static Part] = &[
-        &schema::DRONE,
-        &NATS,
-        &schema::CERT,
-        &schema::ACME,
-        &schema::AGENT,
-        &schema::DOCKER,
-        &schema::PROXY,
-    ];
+    const PARTS: &'static [&'static Part] =
+        &[&schema::DRONE, &NATS, &schema::CERT, &schema::ACME, &schema::AGENT, &schema::DOCKER, &schema::PROXY];
 }
 
 fn default_db_path() -> PathBuf {

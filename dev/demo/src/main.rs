@@ -52,14 +52,8 @@ fn main() -> ExitCode {
 
 fn start(plan: &Plan) -> io::Result<u8> {
     // Before the runtime exists: connections wait in the kernel's queue from here on.
-    let early = if plan.mode.listens_at_once() {
-        Some(bind(plan.port)?)
-    } else {
-        None
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let early = if plan.mode.listens_at_once() { Some(bind(plan.port)?) } else { None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Registered before the first await, also by the one that ignores it: process 1 has no default handlers.
         let mut terminate = signal(SignalKind::terminate())?;

@@ -48,10 +48,7 @@ impl Mode {
         let found = Mode::ALL.into_iter().find(|(known, _)| *known == name);
         found.map(|(_, mode)| mode).ok_or_else(|| {
             let known: Vec<&str> = Mode::ALL.iter().map(|(name, _)| *name).collect();
-            format!(
-                "DEMO_MODE={name} is not known; known are {}",
-                known.join(", ")
-            )
+            format!("DEMO_MODE={name} is not known; known are {}", known.join(", "))
         })
     }
 }
@@ -90,16 +87,10 @@ impl Plan {
     }
 }
 
-fn number<N: FromStr>(
-    lookup: &impl Fn(&str) -> Option<String>,
-    name: &str,
-    default: N,
-) -> Result<N, String> {
+fn number<N: FromStr>(lookup: &impl Fn(&str) -> Option<String>, name: &str, default: N) -> Result<N, String> {
     match lookup(name) {
         None => Ok(default),
-        Some(text) => text
-            .parse()
-            .map_err(|_| format!("{name}={text} is not a number that fits")),
+        Some(text) => text.parse().map_err(|_| format!("{name}={text} is not a number that fits")),
     }
 }
 
@@ -108,21 +99,13 @@ mod tests {
     use super::*;
 
     fn plan(pairs: &[(&str, &str)]) -> Result<Plan, String> {
-        Plan::from_lookup(|name| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        })
+        Plan::from_lookup(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
     }
 
     #[test]
     fn an_empty_environment_is_the_page_on_8080() {
         let plan = plan(&[]).unwrap();
-        assert_eq!(
-            (plan.mode, plan.port, plan.lines, plan.status),
-            (Mode::Page, 8080, 0, 200)
-        );
+        assert_eq!((plan.mode, plan.port, plan.lines, plan.status), (Mode::Page, 8080, 0, 200));
     }
 
     #[test]
@@ -134,26 +117,13 @@ mod tests {
 
     #[test]
     fn faults_name_the_variable() {
-        assert!(
-            plan(&[("DEMO_MODE", "quiet")])
-                .unwrap_err()
-                .contains("exit-after-ready")
-        );
-        assert!(
-            plan(&[("PORT", "65536")])
-                .unwrap_err()
-                .contains("PORT=65536")
-        );
+        assert!(plan(&[("DEMO_MODE", "quiet")]).unwrap_err().contains("exit-after-ready"));
+        assert!(plan(&[("PORT", "65536")]).unwrap_err().contains("PORT=65536"));
     }
 
     #[test]
     fn chatty_has_lines_of_its_own_unless_told() {
         assert_eq!(plan(&[("DEMO_MODE", "chatty")]).unwrap().lines, 1000);
-        assert_eq!(
-            plan(&[("DEMO_MODE", "chatty"), ("DEMO_LINES", "3")])
-                .unwrap()
-                .lines,
-            3
-        );
+        assert_eq!(plan(&[("DEMO_MODE", "chatty"), ("DEMO_LINES", "3")]).unwrap().lines, 3);
     }
 }

@@ -31,10 +31,7 @@ struct Inside {
 
 impl Room {
     pub(crate) fn new() -> Room {
-        Room {
-            inside: Mutex::default(),
-            news: broadcast::Sender::new(BACKLOG),
-        }
+        Room { inside: Mutex::default(), news: broadcast::Sender::new(BACKLOG) }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -54,11 +51,7 @@ impl Room {
 
     fn snapshot(&self, you: u64) -> Value {
         let inside = self.inside();
-        let here: Vec<Value> = inside
-            .cursors
-            .iter()
-            .map(|(id, (x, y))| json!({"id": id, "x": x, "y": y}))
-            .collect();
+        let here: Vec<Value> = inside.cursors.iter().map(|(id, (x, y))| json!({"id": id, "x": x, "y": y})).collect();
         json!({"you": you, "count": inside.count, "here": here})
     }
 
@@ -128,10 +121,7 @@ mod tests {
         room.hear(id, r#"{"x":2,"y":-1}"#);
         room.hear(id, "nonsense");
         assert_eq!(news.try_recv().unwrap(), r#"{"count":1}"#);
-        assert_eq!(
-            room.snapshot(id),
-            json!({"you": 1, "count": 1, "here": [{"id": 1, "x": 1.0, "y": 0.0}]})
-        );
+        assert_eq!(room.snapshot(id), json!({"you": 1, "count": 1, "here": [{"id": 1, "x": 1.0, "y": 0.0}]}));
         room.leave(id);
         assert_eq!(room.snapshot(id)["here"], json!([]));
     }

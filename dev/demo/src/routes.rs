@@ -88,11 +88,7 @@ pub(crate) async fn answer(
 
 /// A short answer in plain text.
 pub(crate) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    typed(
-        status,
-        "text/plain; charset=utf-8",
-        Bytes::from_static(text.as_bytes()),
-    )
+    typed(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
 
 /// An answer without a body.
@@ -101,23 +97,15 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 }
 
 fn page(status: u16) -> Response<Body> {
-    let mut answer = typed(
-        status_of(u64::from(status)),
-        "text/html; charset=utf-8",
-        Bytes::from_static(PAGE.as_bytes()),
-    );
-    answer
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut answer =
+        typed(status_of(u64::from(status)), "text/html; charset=utf-8", Bytes::from_static(PAGE.as_bytes()));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
 fn echo(request: Request<Incoming>) -> Response<Body> {
     let kind = request.headers().get(CONTENT_TYPE).cloned();
-    let mut answer = with_status(
-        StatusCode::OK,
-        request.into_body().map_err(io::Error::other).boxed(),
-    );
+    let mut answer = with_status(StatusCode::OK, request.into_body().map_err(io::Error::other).boxed());
     if let Some(kind) = kind {
         answer.headers_mut().insert(CONTENT_TYPE, kind);
     }
@@ -137,21 +125,13 @@ fn cut(sent: u64, promised: u64) -> Response<Body> {
         tokio::task::yield_now().await;
         Err(io::Error::other("cut, as asked"))
     });
-    sized(
-        promised,
-        futures_util::StreamExt::chain(pattern(sent), broken),
-    )
+    sized(promised, futures_util::StreamExt::chain(pattern(sent), broken))
 }
 
 fn environment() -> Value {
     // Lossy, because a variable need not be text and this must not fail.
     std::env::vars_os()
-        .map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                Value::from(value.to_string_lossy()),
-            )
-        })
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), Value::from(value.to_string_lossy())))
         .collect::<serde_json::Map<String, Value>>()
         .into()
 }
@@ -179,10 +159,7 @@ fn pattern(total: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 
     }))
 }
 
-fn slow(
-    chunks: u64,
-    pause_ms: u64,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
+fn slow(chunks: u64, pause_ms: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
     stream::unfold(1, move |number| async move {
         if number > chunks {
             return None;
@@ -194,40 +171,24 @@ fn slow(
     })
 }
 
-fn sized(
-    length: u64,
-    chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,
-) -> Response<Body> {
+fn sized(length: u64, chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Response<Body> {
     let mut answer = unsized_stream(chunks);
-    answer
-        .headers_mut()
-        .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     answer
 }
 
-fn unsized_stream(
-    chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,
-) -> Response<Body> {
+fn unsized_stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Response<Body> {
     let frames = futures_util::TryStreamExt::map_ok(chunks, Frame::data);
     with_status(StatusCode::OK, StreamBody::new(frames).boxed())
 }
 
 fn json_answer(value: &Value) -> Response<Body> {
-    typed(
-        StatusCode::OK,
-        "application/json",
-        Bytes::from(value.to_string()),
-    )
+    typed(StatusCode::OK, "application/json", Bytes::from(value.to_string()))
 }
 
 fn typed(status: StatusCode, kind: &'static str, content: Bytes) -> Response<Body> {
-    let mut answer = with_status(
-        status,
-        Full::new(content).map_err(|never| match never {}).boxed(),
-    );
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let mut answer = with_status(status, Full::new(content).map_err(|never| match never {}).boxed());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
@@ -240,10 +201,7 @@ fn with_status(status: StatusCode, body: Body) -> Response<Body> {
 fn status_of(code: u64) -> StatusCode {
     let code = u16::try_from(code).unwrap_or_default();
     // hyper refuses to send 1xx as an answer.
-    StatusCode::from_u16(code)
-        .ok()
-        .filter(|status| !status.is_informational())
-        .unwrap_or(StatusCode::BAD_REQUEST)
+    StatusCode::from_u16(code).ok().filter(|status| !status.is_informational()).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// The query, for keys and values that need no decoding.
@@ -251,16 +209,10 @@ struct Query(String);
 
 impl Query {
     fn text(&self, key: &str) -> Option<&str> {
-        self.0
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
+        self.0.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
     fn number(&self, key: &str, default: u64) -> u64 {
-        self.text(key)
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(default)
+        self.text(key).and_then(|value| value.parse().ok()).unwrap_or(default)
     }
 }

@@ -24,13 +24,9 @@ pub(crate) async fn serve(listener: TcpListener, room: Arc<Room>, status: u16) -
         let stream = accept(&listener).await;
         let room = Arc::clone(&room);
         tokio::spawn(async move {
-            let service =
-                service_fn(move |request| routes::answer(request, Arc::clone(&room), status));
+            let service = service_fn(move |request| routes::answer(request, Arc::clone(&room), status));
             // A client that breaks off is its own affair.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades()
-                .await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         });
     }
 }
@@ -53,9 +49,7 @@ pub(crate) async fn answer_garbage(listener: TcpListener) -> io::Result<()> {
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
             let _ = stream.read(&mut buffer).await;
-            let _ = stream
-                .write_all(b"220 this is not the protocol you are looking for\r\n")
-                .await;
+            let _ = stream.write_all(b"220 this is not the protocol you are looking for\r\n").await;
         });
     }
 }

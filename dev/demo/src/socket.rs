@@ -5,8 +5,8 @@ use std::future::Future;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
@@ -27,39 +27,21 @@ where
     F: FnOnce(Socket) -> Talk + Send + 'static,
     Talk: Future<Output = ()> + Send,
 {
-    let asks = request
-        .headers()
-        .get(UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let accept = request
-        .headers()
-        .get(SEC_WEBSOCKET_KEY)
-        .map(|key| derive_accept_key(key.as_bytes()));
+    let asks = request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let (true, Some(Ok(accept))) = (asks, accept.map(HeaderValue::try_from)) else {
         let mut answer = text(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket\n");
-        answer
-            .headers_mut()
-            .insert(UPGRADE, HeaderValue::from_static("websocket"));
-        answer
-            .headers_mut()
-            .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return answer;
     };
-    let offered = request
-        .headers()
-        .get(SEC_WEBSOCKET_PROTOCOL)
-        .and_then(|value| value.to_str().ok());
-    let protocol = offered
-        .and_then(|all| all.split(',').next())
-        .and_then(|one| HeaderValue::try_from(one.trim()).ok());
+    let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+    let protocol = offered.and_then(|all| all.split(',').next()).and_then(|one| HeaderValue::try_from(one.trim()).ok());
 
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(upgraded) = upgraded.await {
-            talk(
-                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await,
-            )
-            .await;
+            talk(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await).await;
         }
     });
 

@@ -1,9 +1,6 @@
 //! The demo program as a process: what it serves, and each way in which it misbehaves.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's helpers may fail by panic, as its tests do"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail by panic, as its tests do")]
 
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -40,20 +37,12 @@ impl Demo {
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Demo {
-            process,
-            lines,
-            port: 0,
-        }
+        Demo { process, lines, port: 0 }
     }
 
     async fn listening(environment: &[(&str, &str)]) -> Demo {
         let mut demo = Demo::start(environment);
-        let line = timeout(PATIENCE, demo.lines.next_line())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        let line = timeout(PATIENCE, demo.lines.next_line()).await.unwrap().unwrap().unwrap();
         demo.port = line.rsplit(':').next().unwrap().parse().unwrap();
         demo
     }
@@ -62,16 +51,11 @@ impl Demo {
         TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
     }
 
-    async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> hyper::Result<Response<hyper::body::Incoming>> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> hyper::Result<Response<hyper::body::Incoming>> {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(self.connect().await)).await?;
         tokio::spawn(connection);
-        timeout(PATIENCE, sender.send_request(request))
-            .await
-            .unwrap()
+        timeout(PATIENCE, sender.send_request(request)).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> hyper::Result<Response<hyper::body::Incoming>> {
@@ -87,14 +71,7 @@ impl Demo {
     }
 
     async fn content(&self, path: &str) -> Bytes {
-        self.get(path)
-            .await
-            .unwrap()
-            .into_body()
-            .collect()
-            .await
-            .unwrap()
-            .to_bytes()
+        self.get(path).await.unwrap().into_body().collect().await.unwrap().to_bytes()
     }
 
     async fn json(&self, path: &str) -> Value {
@@ -103,29 +80,17 @@ impl Demo {
 
     async fn socket(&self, path: &str) -> tokio_tungstenite::WebSocketStream<TcpStream> {
         let url = format!("ws://demo{path}");
-        let (socket, _) = tokio_tungstenite::client_async(url, self.connect().await)
-            .await
-            .unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(url, self.connect().await).await.unwrap();
         socket
     }
 
     async fn end(&mut self) -> ExitStatus {
-        timeout(PATIENCE, self.process.wait())
-            .await
-            .unwrap()
-            .unwrap()
+        timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap()
     }
 
     async fn terminate(&mut self) {
         let pid = self.process.id().unwrap().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .await
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     }
 }
 
@@ -143,31 +108,14 @@ async fn it_serves_what_its_table_says() {
     assert_eq!(demo.get("/status?code=418").await.unwrap().status(), 418);
     assert_eq!(demo.get("/nothing").await.unwrap().status(), 404);
     assert_eq!(demo.get("/ws").await.unwrap().status(), 426);
-    assert_eq!(
-        demo.content("/slow?chunks=3&ms=1").await,
-        "chunk 1\nchunk 2\nchunk 3\n"
-    );
+    assert_eq!(demo.content("/slow?chunks=3&ms=1").await, "chunk 1\nchunk 2\nchunk 3\n");
 
     let many = demo.content("/bytes?n=200001").await;
     assert_eq!(many.len(), 200_001);
-    assert!(
-        many.iter()
-            .enumerate()
-            .all(|(at, byte)| usize::from(*byte) == at % 251)
-    );
+    assert!(many.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at % 251));
 
-    let posted = demo
-        .send(
-            Request::post("/echo")
-                .body(Full::from("over there"))
-                .unwrap(),
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        posted.into_body().collect().await.unwrap().to_bytes(),
-        "over there"
-    );
+    let posted = demo.send(Request::post("/echo").body(Full::from("over there")).unwrap()).await.unwrap();
+    assert_eq!(posted.into_body().collect().await.unwrap().to_bytes(), "over there");
 
     let cut = demo.get("/cut?n=5&of=10").await.unwrap();
     assert_eq!(cut.headers()["content-length"], "10");
@@ -182,37 +130,15 @@ async fn it_echoes_and_shares_a_room_over_websockets() {
     assert_eq!(echo.next().await.unwrap().unwrap(), Message::text("hello"));
 
     let mut one = demo.socket("/room").await;
-    assert!(
-        one.next()
-            .await
-            .unwrap()
-            .unwrap()
-            .to_text()
-            .unwrap()
-            .contains(r#""you":1"#)
-    );
+    assert!(one.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""you":1"#));
     let mut two = demo.socket("/room").await;
-    assert!(
-        two.next()
-            .await
-            .unwrap()
-            .unwrap()
-            .to_text()
-            .unwrap()
-            .contains(r#""you":2"#)
-    );
+    assert!(two.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""you":2"#));
     two.send(Message::text(r#"{"click":true}"#)).await.unwrap();
     for socket in [&mut one, &mut two] {
-        assert_eq!(
-            socket.next().await.unwrap().unwrap(),
-            Message::text(r#"{"count":1}"#)
-        );
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(r#"{"count":1}"#));
     }
     drop(two);
-    assert_eq!(
-        one.next().await.unwrap().unwrap(),
-        Message::text(r#"{"left":2}"#)
-    );
+    assert_eq!(one.next().await.unwrap().unwrap(), Message::text(r#"{"left":2}"#));
 }
 
 #[tokio::test]
@@ -223,28 +149,17 @@ async fn it_ends_at_sigterm_also_before_it_listens() {
 
     // The handler is in before the first line is out.
     let mut never = Demo::start(&[("DEMO_MODE", "never"), ("DEMO_LINES", "1")]);
-    assert_eq!(
-        never.lines.next_line().await.unwrap().as_deref(),
-        Some("out 1")
-    );
+    assert_eq!(never.lines.next_line().await.unwrap().as_deref(), Some("out 1"));
     never.terminate().await;
     assert_eq!(never.end().await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn it_exits_when_and_how_it_is_told() {
-    let mut early = Demo::start(&[
-        ("DEMO_MODE", "exit"),
-        ("DEMO_AFTER_MS", "1"),
-        ("DEMO_CODE", "7"),
-    ]);
+    let mut early = Demo::start(&[("DEMO_MODE", "exit"), ("DEMO_AFTER_MS", "1"), ("DEMO_CODE", "7")]);
     assert_eq!(early.end().await.code(), Some(7));
-    let mut later = Demo::listening(&[
-        ("DEMO_MODE", "exit-after-ready"),
-        ("DEMO_AFTER_MS", "300"),
-        ("DEMO_CODE", "9"),
-    ])
-    .await;
+    let mut later =
+        Demo::listening(&[("DEMO_MODE", "exit-after-ready"), ("DEMO_AFTER_MS", "300"), ("DEMO_CODE", "9")]).await;
     assert_eq!(later.end().await.code(), Some(9));
     let mut asked = Demo::listening(&[]).await;
     assert!(asked.get("/exit?code=5").await.is_err());
@@ -261,15 +176,8 @@ async fn late_silent_garbage_stubborn_and_chatty_are_what_they_are_called() {
 
     let silent = Demo::listening(&[("DEMO_MODE", "silent")]).await;
     let mut stream = silent.connect().await;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: demo\r\n\r\n")
-        .await
-        .unwrap();
-    assert!(
-        timeout(Duration::from_millis(200), stream.read_u8())
-            .await
-            .is_err()
-    );
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: demo\r\n\r\n").await.unwrap();
+    assert!(timeout(Duration::from_millis(200), stream.read_u8()).await.is_err());
 
     let garbage = Demo::listening(&[("DEMO_MODE", "garbage")]).await;
     assert!(garbage.get("/").await.is_err());
@@ -281,18 +189,7 @@ async fn late_silent_garbage_stubborn_and_chatty_are_what_they_are_called() {
 
     let mut chatty = Demo::start(&[("DEMO_MODE", "chatty"), ("DEMO_LINES", "3")]);
     for expected in ["out 1", "out 2", "out 3"] {
-        assert_eq!(
-            chatty.lines.next_line().await.unwrap().as_deref(),
-            Some(expected)
-        );
+        assert_eq!(chatty.lines.next_line().await.unwrap().as_deref(), Some(expected));
     }
-    assert!(
-        chatty
-            .lines
-            .next_line()
-            .await
-            .unwrap()
-            .unwrap()
-            .starts_with("listening on 0.0.0.0:")
-    );
+    assert!(chatty.lines.next_line().await.unwrap().unwrap().starts_with("listening on 0.0.0.0:"));
 }

@@ -320,7 +320,8 @@ impl Cluster {
 
 fn containers_of(cluster: &ClusterName, format: &str) -> Vec<String> {
     let filter = format!("label=dev.plane.cluster={cluster}");
-    let listed = Command::new("docker").args(["ps", "-a", "--no-trunc", "--filter", &filter, "--format", format]).output();
+    let listed =
+        Command::new("docker").args(["ps", "-a", "--no-trunc", "--filter", &filter, "--format", format]).output();
     let text = listed.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }

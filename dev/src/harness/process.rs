@@ -26,14 +26,17 @@ impl Process {
         let file = File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         die_with_parent(&mut command);
-        let child = command.spawn().with_context(|| format!("cannot start {name}; dev/setup installs what is needed"))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {name}; dev/setup installs what is needed"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// Sends a signal, such as `libc::SIGTERM`.
     #[allow(unsafe_code, reason = "kill(2) has no safe form in the standard library")]
     pub fn signal(&self, signal: i32) {
-        let Ok(pid) = i32::try_from(self.child.id()) else { return };
+        let Ok(pid) = i32::try_from(self.child.id()) else {
+            return;
+        };
         // SAFETY: kill takes two integers and touches no memory; the child is not reaped before it is dropped.
         unsafe {
             libc::kill(pid, signal);

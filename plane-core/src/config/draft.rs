@@ -74,7 +74,9 @@ impl Draft {
 
     /// Takes what is at one path to another one, which is its proper name. Both may be given if they are equal.
     pub fn rename(&mut self, from: &str, to: &str) {
-        let Some(value) = self.get(from).cloned() else { return };
+        let Some(value) = self.get(from).cloned() else {
+            return;
+        };
         match self.get(to) {
             Some(other) if *other != value => {
                 self.fault(from, format!("differs from {to}, which means the same: give one of them"));

@@ -127,9 +127,7 @@ fn hosts_masked<S: Serializer>(hosts: &[String], serializer: S) -> Result<S::Ok,
 
 /// A host as it may be shown: what stands before an `@` is credentials.
 pub(super) fn mask_host(host: &str) -> String {
-    let (scheme, rest) = host
-        .split_once("://")
-        .map_or(("", host), |(scheme, rest)| (scheme, rest));
+    let (scheme, rest) = host.split_once("://").map_or(("", host), |(scheme, rest)| (scheme, rest));
     match rest.rsplit_once('@') {
         Some((_, address)) if scheme.is_empty() => format!("***@{address}"),
         Some((_, address)) => format!("{scheme}://***@{address}"),

@@ -136,9 +136,13 @@ impl Kind {
     pub(super) fn read(self, text: &str) -> Result<Value, String> {
         let fault = || Err(format!("expected {}, found {text:?}", self.expected()));
         let value = match self {
-            Self::List(..) => {
-                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect::<Vec<_>>().into()
-            }
+            Self::List(..) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(Value::from)
+                .collect::<Vec<_>>()
+                .into(),
             Self::Int(..) => match text.trim().parse::<i64>() {
                 Ok(number) => Value::Integer(number),
                 Err(_) => return fault(),
@@ -150,7 +154,9 @@ impl Kind {
             },
             Self::Section if text.trim() == "true" => Value::Table(toml::Table::new()),
             Self::Section => return Err(format!("expected true, found {text:?}")),
-            Self::Map => return Err("expected one variable for each name, with __NAME at its end".into()),
+            Self::Map => {
+                return Err("expected one variable for each name, with __NAME at its end".into());
+            }
             Self::Port => Value::from(text.trim()),
             Self::String | Self::Secret | Self::Text(..) | Self::File => Value::from(text),
         };

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 /// The life of a drone.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DroneState {
     /// It has registered and takes nothing yet.
     Starting,
@@ -28,14 +26,7 @@ pub enum DroneState {
 
 impl DroneState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Starting,
-        Self::Ready,
-        Self::Draining,
-        Self::Drained,
-        Self::Stopped,
-        Self::Lost,
-    ];
+    pub const ALL: [Self; 6] = [Self::Starting, Self::Ready, Self::Draining, Self::Drained, Self::Stopped, Self::Lost];
 }
 
 impl fmt::Display for DroneState {

@@ -173,9 +173,7 @@ impl Executable {
 
     fn check(&self) -> Result<(), Fault> {
         if self.image.is_empty() {
-            return Err(Fault::bad_request(
-                "executable.image: expected the name of an image, found an empty text",
-            ));
+            return Err(Fault::bad_request("executable.image: expected the name of an image, found an empty text"));
         }
         let port = self.port();
         if let Some(env) = self.env.get("PORT").filter(|env| **env != port.to_string()) {

@@ -136,14 +136,7 @@ pub struct Assignment {
 impl Assignment {
     /// An assignment that nobody has accepted yet.
     pub fn to(drone: DroneId, bearer_token: Option<BearerToken>) -> Self {
-        Self {
-            drone,
-            bearer_token,
-            lock_assignment: (),
-            lock: None,
-            accepted: false,
-            withdrawn: false,
-        }
+        Self { drone, bearer_token, lock_assignment: (), lock: None, accepted: false, withdrawn: false }
     }
 }
 
@@ -202,24 +195,13 @@ pub struct AcmeEntry {
 impl StateEntry {
     /// An entry about a drone.
     pub fn drone(cluster: ClusterName, drone: DroneId, message: DroneMessage) -> Self {
-        let entry = DroneEntry {
-            drone,
-            message,
-            instance: None,
-            lost: false,
-        };
-        Self {
-            cluster,
-            body: EntryBody::DroneMessage(entry),
-        }
+        let entry = DroneEntry { drone, message, instance: None, lost: false };
+        Self { cluster, body: EntryBody::DroneMessage(entry) }
     }
 
     /// An entry about a backend.
     pub fn backend(cluster: ClusterName, backend: BackendId, message: BackendMessage) -> Self {
-        Self {
-            cluster,
-            body: EntryBody::BackendMessage(BackendEntry { backend, message }),
-        }
+        Self { cluster, body: EntryBody::BackendMessage(BackendEntry { backend, message }) }
     }
 
     /// The subject that this entry stands on.
@@ -243,16 +225,10 @@ impl StateEntry {
             EntryBody::BackendMessage(entry) => match &entry.message {
                 BackendMessage::Assignment(_) => assignment_subject(&self.cluster, &entry.backend),
                 BackendMessage::State(reached) => {
-                    format!(
-                        "state.cluster.{cluster}.backend.{}.state.{}",
-                        entry.backend, reached.state
-                    )
+                    format!("state.cluster.{cluster}.backend.{}.state.{}", entry.backend, reached.state)
                 }
             },
-            EntryBody::LockMessage(entry) => format!(
-                "state.cluster.{cluster}.lock.{}",
-                entry.lock.subject_token()
-            ),
+            EntryBody::LockMessage(entry) => format!("state.cluster.{cluster}.lock.{}", entry.lock.subject_token()),
             EntryBody::AcmeMessage(_) => format!("state.cluster.{cluster}.acme"),
         }
     }
@@ -260,8 +236,5 @@ impl StateEntry {
 
 /// The subject that decides who may start a backend.
 pub fn assignment_subject(cluster: &ClusterName, backend: &BackendId) -> String {
-    format!(
-        "state.cluster.{}.backend.{backend}.assignment",
-        cluster.subject_token()
-    )
+    format!("state.cluster.{}.backend.{backend}.assignment", cluster.subject_token())
 }

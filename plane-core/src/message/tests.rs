@@ -4,10 +4,7 @@ use super::{
     Answer, Fault, Publish, Request,
     backend::{LogLine, PublicStatus, Stats, StatusReport, TerminateRequest},
     decode_answer,
-    drone::{
-        AnnounceCall, AnnounceReply, AnnounceRequest, DrainRequest, DroneStatus, RegisterRequest,
-        SetAcmeRecord,
-    },
+    drone::{AnnounceCall, AnnounceReply, AnnounceRequest, DrainRequest, DroneStatus, RegisterRequest, SetAcmeRecord},
     encode_answer,
     schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
     state::{Heartbeat, StateEntry},
@@ -36,54 +33,27 @@ fn schedule() -> Value {
 
 #[test]
 fn requests() {
-    assert_eq!(
-        same::<ScheduleRequest>(&schedule()).subject(),
-        "cluster.plane_test.schedule"
-    );
+    assert_eq!(same::<ScheduleRequest>(&schedule()).subject(), "cluster.plane_test.schedule");
     let fetch = json!({"cluster": "plane.test", "lock": "l"});
-    assert_eq!(
-        same::<FetchRequest>(&fetch).subject(),
-        "cluster.plane_test.fetch"
-    );
+    assert_eq!(same::<FetchRequest>(&fetch).subject(), "cluster.plane_test.fetch");
     let spawn = json!({"cluster": "plane.test", "drone_id": "D", "max_idle_secs": 30, "backend_id": "b", "metadata": {},
         "executable": executable(), "bearer_token": null});
-    assert_eq!(
-        same::<SpawnRequest>(&spawn).subject(),
-        "cluster.plane_test.drone.D.spawn"
-    );
+    assert_eq!(same::<SpawnRequest>(&spawn).subject(), "cluster.plane_test.drone.D.spawn");
     let terminate = json!({"cluster_id": "plane.test", "backend_id": "b"});
-    assert_eq!(
-        same::<TerminateRequest>(&terminate).subject(),
-        "cluster.plane_test.backend.b.terminate"
-    );
+    assert_eq!(same::<TerminateRequest>(&terminate).subject(), "cluster.plane_test.backend.b.terminate");
     let drain = json!({"drone": "D", "cluster": "plane.test", "drain": true});
-    assert_eq!(
-        same::<DrainRequest>(&drain).subject(),
-        "cluster.plane_test.drone.D.drain"
-    );
+    assert_eq!(same::<DrainRequest>(&drain).subject(), "cluster.plane_test.drone.D.drain");
     let register = json!({"drone_id": "D", "cluster": "plane.test", "ip": "10.0.0.1", "version": "1", "git_hash": null,
         "features": ["accept", "lease"]});
-    assert_eq!(
-        same::<RegisterRequest>(&register).subject(),
-        "cluster.plane_test.drone.register"
-    );
+    assert_eq!(same::<RegisterRequest>(&register).subject(), "cluster.plane_test.drone.register");
     let announce = json!({"cluster": "plane.test", "drone_id": "D", "last": true, "backends": [{"backend_id": "b",
         "state": "Ready", "time": "2026-01-02T03:04:05Z", "bearer_token": "t", "lock": "l", "fencing_token": 7}]});
-    assert_eq!(
-        same::<AnnounceRequest>(&announce).subject(),
-        "cluster.plane_test.drone.D.announce"
-    );
+    assert_eq!(same::<AnnounceRequest>(&announce).subject(), "cluster.plane_test.drone.D.announce");
     let status = json!({"cluster": "plane.test", "state": "Failed", "backend": "b", "time": "2026-01-02T03:04:05Z",
         "drone": "D", "reason": "it ended", "exit_code": 7});
-    assert_eq!(
-        same::<StatusReport>(&status).subject(),
-        "cluster.plane_test.backend.b.status"
-    );
+    assert_eq!(same::<StatusReport>(&status).subject(), "cluster.plane_test.backend.b.status");
     let acme = json!({"cluster": "plane.test", "value": "v"});
-    assert_eq!(
-        same::<SetAcmeRecord>(&acme).subject(),
-        "cluster.plane_test.set_acme_record"
-    );
+    assert_eq!(same::<SetAcmeRecord>(&acme).subject(), "cluster.plane_test.set_acme_record");
 }
 
 #[test]
@@ -91,13 +61,9 @@ fn replies() {
     same::<ScheduleResponse>(
         &json!({"Scheduled": {"drone": "D", "backend_id": "b", "bearer_token": "t", "spawned": true}}),
     );
-    same::<ScheduleResponse>(
-        &json!({"Scheduled": {"drone": "D", "backend_id": "b", "spawned": false}}),
-    );
+    same::<ScheduleResponse>(&json!({"Scheduled": {"drone": "D", "backend_id": "b", "spawned": false}}));
     same::<ScheduleResponse>(&json!("NoDroneAvailable"));
-    same::<FetchResponse>(
-        &json!({"Scheduled": {"drone": "D", "backend_id": "b", "bearer_token": "t"}}),
-    );
+    same::<FetchResponse>(&json!({"Scheduled": {"drone": "D", "backend_id": "b", "bearer_token": "t"}}));
     same::<FetchResponse>(&json!("NoBackendForLock"));
     same::<AnnounceReply>(&json!({"backends": [{"backend_id": "b", "state": "Ready"}]}));
     assert_eq!(encode_answer(&Ok(())).unwrap(), b"null");
@@ -106,13 +72,7 @@ fn replies() {
     let bytes = encode_answer(&refused).unwrap();
     assert_eq!(bytes, br#"{"Error":{"code":"BadRequest","message":"m"}}"#);
     assert_eq!(decode_answer::<bool>(&bytes).unwrap(), refused);
-    for code in [
-        "BadRequest",
-        "BackendIdInUse",
-        "LockBusy",
-        "Unavailable",
-        "Internal",
-    ] {
+    for code in ["BadRequest", "BackendIdInUse", "LockBusy", "Unavailable", "Internal"] {
         same::<Fault>(&json!({"code": code, "message": "m"}));
     }
 }
@@ -121,21 +81,12 @@ fn replies() {
 fn published() {
     let status = json!({"drone_id": "D", "cluster": "plane.test", "drone_version": "1", "ready": true, "state": "Ready",
         "running_backends": 2, "capacity": {"max_backends": 9}, "labels": {"k": "v"}});
-    assert_eq!(
-        same::<DroneStatus>(&status).subject(),
-        "cluster.plane_test.drone.D.status"
-    );
+    assert_eq!(same::<DroneStatus>(&status).subject(), "cluster.plane_test.drone.D.status");
     let call = json!({"cluster": "plane.test"});
-    assert_eq!(
-        same::<AnnounceCall>(&call).subject(),
-        "cluster.plane_test.announce"
-    );
+    assert_eq!(same::<AnnounceCall>(&call).subject(), "cluster.plane_test.announce");
     let stats = json!({"cluster": "plane.test", "drone_id": "D", "backend_id": "b", "mem_used": 1, "mem_available": 2,
         "cpu_used": 3, "sys_cpu": 4});
-    assert_eq!(
-        same::<Stats>(&stats).subject(),
-        "cluster.plane_test.backend.b.stats"
-    );
+    assert_eq!(same::<Stats>(&stats).subject(), "cluster.plane_test.backend.b.stats");
     let line = json!({"backend_id": "b", "kind": "Meta", "text": "2026-01-02T03:04:05Z hello\n"});
     assert_eq!(same::<LogLine>(&line).subject(), "backend.b.log");
     let public = json!({"cluster": "plane.test", "state": "Ready", "backend": "b", "time": "2026-01-02T03:04:05Z"});
@@ -178,20 +129,11 @@ fn the_state_log() {
             json!({"cluster": "plane.test", "LockMessage": {"lock": "abc",
             "holder": {"backend": "b", "token": 9}}}),
         ),
-        (
-            format!("lock.{hash}"),
-            json!({"cluster": "plane.test", "LockMessage": {"lock": "abc", "holder": null}}),
-        ),
-        (
-            "acme".to_owned(),
-            json!({"cluster": "plane.test", "AcmeMessage": {"value": "v", "values": ["v"]}}),
-        ),
+        (format!("lock.{hash}"), json!({"cluster": "plane.test", "LockMessage": {"lock": "abc", "holder": null}})),
+        ("acme".to_owned(), json!({"cluster": "plane.test", "AcmeMessage": {"value": "v", "values": ["v"]}})),
     ];
     for (subject, sample) in samples {
-        assert_eq!(
-            same::<StateEntry>(&sample).subject(),
-            format!("state.cluster.plane_test.{subject}")
-        );
+        assert_eq!(same::<StateEntry>(&sample).subject(), format!("state.cluster.plane_test.{subject}"));
     }
 }
 
@@ -203,9 +145,7 @@ fn unknown_fields_are_ignored_and_missing_ones_named() {
     for field in ["cluster", "max_idle_secs", "metadata", "executable"] {
         let mut request = schedule();
         request.as_object_mut().unwrap().remove(field);
-        let error = serde_json::from_value::<ScheduleRequest>(request)
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_value::<ScheduleRequest>(request).unwrap_err().to_string();
         assert!(error.contains(field), "{error}");
     }
 }
@@ -215,24 +155,12 @@ fn rules_beyond_the_types_name_the_field() {
     let with = |change: fn(&mut Value)| {
         let mut request = schedule();
         change(&mut request);
-        serde_json::from_value::<ScheduleRequest>(request)
-            .unwrap()
-            .check()
+        serde_json::from_value::<ScheduleRequest>(request).unwrap().check()
     };
     assert!(with(|_| ()).is_ok());
     assert!(with(|r| r["executable"]["env"]["PORT"] = json!("8080")).is_ok());
-    assert!(
-        with(|r| r["executable"]["env"]["PORT"] = json!("1"))
-            .unwrap_err()
-            .message
-            .contains("env.PORT")
-    );
-    assert!(
-        with(|r| r["executable"]["image"] = json!(""))
-            .unwrap_err()
-            .message
-            .contains("executable.image")
-    );
+    assert!(with(|r| r["executable"]["env"]["PORT"] = json!("1")).unwrap_err().message.contains("env.PORT"));
+    assert!(with(|r| r["executable"]["image"] = json!("")).unwrap_err().message.contains("executable.image"));
     for (pointer, bad) in [
         ("/max_idle_secs", json!(0)),
         ("/executable/port", json!(0)),
@@ -243,9 +171,6 @@ fn rules_beyond_the_types_name_the_field() {
     ] {
         let mut request = schedule();
         *request.pointer_mut(pointer).unwrap() = bad;
-        assert!(
-            serde_json::from_value::<ScheduleRequest>(request).is_err(),
-            "{pointer}"
-        );
+        assert!(serde_json::from_value::<ScheduleRequest>(request).is_err(), "{pointer}");
     }
 }

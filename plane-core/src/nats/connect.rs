@@ -19,11 +19,7 @@ impl Nats {
     ///
     /// # Errors
     /// Only for what waiting cannot mend: an unreadable credentials file, key or certificate.
-    pub async fn connect(
-        config: &NatsConfig,
-        name: &str,
-        inbox_prefix: &str,
-    ) -> Result<Self, NatsError> {
+    pub async fn connect(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<Self, NatsError> {
         let mut pause = Duration::from_millis(100);
         loop {
             let options = options(config, name, inbox_prefix).await?;
@@ -51,31 +47,22 @@ impl Nats {
 }
 
 fn hosts_for_log(config: &NatsConfig) -> Vec<String> {
-    let without_secret = |host: &String| {
-        host.rsplit_once('@')
-            .map_or(host.clone(), |(_, address)| address.to_owned())
-    };
+    let without_secret = |host: &String| host.rsplit_once('@').map_or(host.clone(), |(_, address)| address.to_owned());
     config.hosts.iter().map(without_secret).collect()
 }
 
-async fn options(
-    config: &NatsConfig,
-    name: &str,
-    inbox_prefix: &str,
-) -> Result<ConnectOptions, NatsError> {
+async fn options(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new()
         .name(name)
         .custom_inbox_prefix(inbox_prefix)
         .connection_timeout(CONNECT_TIMEOUT)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .max_reconnects(None)
-        .reconnect_delay_callback(|attempts| {
-            Duration::from_millis(50 * (1_u64 << attempts.min(6))).min(LONGEST_PAUSE)
-        })
+        .reconnect_delay_callback(|attempts| Duration::from_millis(50 * (1_u64 << attempts.min(6))).min(LONGEST_PAUSE))
         .event_callback(|event| async move {
             match event {
                 Event::Disconnected => {
-                    tracing::warn!("connection to NATS lost; {LOST_CONNECTION_HINT}")
+                    tracing::warn!("connection to NATS lost; {LOST_CONNECTION_HINT}");
                 }
                 Event::Connected => tracing::info!("connected to NATS"),
                 other => tracing::debug!(event = %other, "NATS"),
@@ -90,16 +77,11 @@ async fn options(
     }
     if let Some(path) = &config.creds_path {
         let what = || format!("nats.creds_path {}", path.display());
-        options = options
-            .credentials_file(path)
-            .await
-            .map_err(|e| NatsError::other(what(), e))?;
+        options = options.credentials_file(path).await.map_err(|e| NatsError::other(what(), e))?;
     }
     if let Some(path) = &config.nkey_seed_path {
         let what = || format!("nats.nkey_seed_path {}", path.display());
-        let seed = tokio::fs::read_to_string(path)
-            .await
-            .map_err(|e| NatsError::other(what(), e))?;
+        let seed = tokio::fs::read_to_string(path).await.map_err(|e| NatsError::other(what(), e))?;
         options = options.nkey(seed.trim().to_owned());
     }
     if let Some(tls) = &config.tls {

@@ -17,10 +17,7 @@ pub enum Event {
 }
 
 /// A reading of a stream. It goes on for ever.
-#[allow(
-    missing_debug_implementations,
-    reason = "the library's consumer has no Debug"
-)]
+#[allow(missing_debug_implementations, reason = "the library's consumer has no Debug")]
 pub struct Replay {
     nats: Nats,
     stream: StreamName,
@@ -36,34 +33,17 @@ impl Nats {
     /// # Errors
     /// Where the stream does not exist or JetStream does not answer.
     pub async fn replay(&self, stream: StreamName, filter: &str) -> Result<Replay, NatsError> {
-        let target = self
-            .last(stream, filter)
-            .await?
-            .map_or(0, |stored| stored.sequence);
+        let target = self.last(stream, filter).await?.map_or(0, |stored| stored.sequence);
         let messages = self.ordered(stream, filter, 0).await?;
         let filter = filter.to_owned();
-        Ok(Replay {
-            nats: self.clone(),
-            stream,
-            filter,
-            messages,
-            last: 0,
-            target: Some(target),
-        })
+        Ok(Replay { nats: self.clone(), stream, filter, messages, last: 0, target: Some(target) })
     }
 
-    async fn ordered(
-        &self,
-        stream: StreamName,
-        filter: &str,
-        after: u64,
-    ) -> Result<push::Ordered, NatsError> {
+    async fn ordered(&self, stream: StreamName, filter: &str, after: u64) -> Result<push::Ordered, NatsError> {
         let what = || format!("reading {}", stream.as_str());
         let deliver_policy = match after {
             0 => DeliverPolicy::All,
-            after => DeliverPolicy::ByStartSequence {
-                start_sequence: after + 1,
-            },
+            after => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
         };
         let config = push::OrderedConfig {
             deliver_subject: self.client.new_inbox(),
@@ -72,14 +52,8 @@ impl Nats {
             ..push::OrderedConfig::default()
         };
         let handle = self.stream_handle(stream).await?;
-        let consumer = handle
-            .create_consumer(config)
-            .await
-            .map_err(|e| NatsError::other(what(), e))?;
-        consumer
-            .messages()
-            .await
-            .map_err(|e| NatsError::other(what(), e))
+        let consumer = handle.create_consumer(config).await.map_err(|e| NatsError::other(what(), e))?;
+        consumer.messages().await.map_err(|e| NatsError::other(what(), e))
     }
 }
 
@@ -94,8 +68,7 @@ impl Replay {
             match self.messages.next().await {
                 Some(Ok(message)) => {
                     let Ok(info) = message.info() else { continue };
-                    let (sequence, nanos) =
-                        (info.stream_sequence, info.published.unix_timestamp_nanos());
+                    let (sequence, nanos) = (info.stream_sequence, info.published.unix_timestamp_nanos());
                     if info.pending == 0 && self.target.is_some() {
                         self.target = Some(sequence);
                     }
@@ -106,12 +79,7 @@ impl Replay {
                     let time = Timestamp::from_nanosecond(nanos).unwrap_or(Timestamp::UNIX_EPOCH);
                     let subject = message.subject.to_string();
                     let payload = message.payload.clone();
-                    return Event::Entry(Entry {
-                        subject,
-                        sequence,
-                        time,
-                        payload,
-                    });
+                    return Event::Entry(Entry { subject, sequence, time, payload });
                 }
                 Some(Err(error)) => self.begin_again(&error.to_string()).await,
                 None => self.begin_again("the consumer ended").await,
@@ -120,18 +88,10 @@ impl Replay {
     }
 
     async fn begin_again(&mut self, cause: &str) {
-        tracing::warn!(
-            stream = self.stream.as_str(),
-            cause,
-            "reading again from where it stopped"
-        );
+        tracing::warn!(stream = self.stream.as_str(), cause, "reading again from where it stopped");
         let mut pause = Duration::from_millis(50);
         loop {
-            match self
-                .nats
-                .ordered(self.stream, &self.filter, self.last)
-                .await
-            {
+            match self.nats.ordered(self.stream, &self.filter, self.last).await {
                 Ok(messages) => {
                     self.messages = messages;
                     return;

@@ -38,11 +38,7 @@ impl Nats {
         Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
     {
         let subscribed = match group {
-            Some(group) => {
-                self.client
-                    .queue_subscribe(subject.to_owned(), group.to_owned())
-                    .await
-            }
+            Some(group) => self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await,
             None => self.client.subscribe(subject.to_owned()).await,
         };
         let mut requests = subscribed.map_err(|e| NatsError::other(subject, e))?;
@@ -68,9 +64,7 @@ impl Nats {
             }
             let _ = requests.unsubscribe().await;
         });
-        Ok(Serving {
-            _stop: stop.drop_guard(),
-        })
+        Ok(Serving { _stop: stop.drop_guard() })
     }
 }
 
@@ -80,12 +74,8 @@ where
     F: Fn(M) -> Fut,
     Fut: Future<Output = Answer<M::Reply>>,
 {
-    let request: M = serde_json::from_slice(&message.payload).map_err(|e| {
-        Fault::bad_request(format!(
-            "the request on {} is not readable: {e}",
-            message.subject
-        ))
-    })?;
+    let request: M = serde_json::from_slice(&message.payload)
+        .map_err(|e| Fault::bad_request(format!("the request on {} is not readable: {e}", message.subject)))?;
     request.check()?;
     let belongs = request.subject();
     if belongs != message.subject.as_str() {
@@ -94,26 +84,16 @@ where
             message.subject
         )));
     }
-    match AssertUnwindSafe(async { handler(request).await })
-        .catch_unwind()
-        .await
-    {
+    match AssertUnwindSafe(async { handler(request).await }).catch_unwind().await {
         Ok(answer) => answer,
         Err(_) => {
             tracing::error!(subject = %message.subject, "answering a request panicked");
-            Err(Fault::new(
-                FaultCode::Internal,
-                "a defect in Plane; its log says more",
-            ))
+            Err(Fault::new(FaultCode::Internal, "a defect in Plane; its log says more"))
         }
     }
 }
 
-async fn reply<T: serde::Serialize>(
-    client: &async_nats::Client,
-    message: async_nats::Message,
-    answer: &Answer<T>,
-) {
+async fn reply<T: serde::Serialize>(client: &async_nats::Client, message: async_nats::Message, answer: &Answer<T>) {
     if let Err(fault) = answer {
         tracing::info!(subject = %message.subject, %fault, "refused a request");
     }
@@ -125,7 +105,7 @@ async fn reply<T: serde::Serialize>(
             }
         }
         Err(error) => {
-            tracing::error!(subject = %message.subject, %error, "a reply could not be written")
+            tracing::error!(subject = %message.subject, %error, "a reply could not be written");
         }
     }
 }

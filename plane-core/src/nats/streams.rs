@@ -4,7 +4,7 @@ use super::{Nats, NatsError};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
 /// Lines of log that are kept of each backend.
-pub const LOG_LINES_KEPT: i64 = 500;
+const LOG_LINES_KEPT: i64 = 500;
 
 /// The streams of Plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +52,7 @@ impl StreamConfig {
             StreamName::Status => ("backend.*.status", None),
             StreamName::Logs => ("backend.*.log", Some(LOG_LINES_KEPT)),
         };
-        Self {
-            name,
-            subject,
-            per_subject,
-            replicas,
-        }
+        Self { name, subject, per_subject, replicas }
     }
 
     fn to_server(&self) -> Config {
@@ -88,11 +83,7 @@ impl Nats {
             .get_or_create_stream(wanted.clone())
             .await
             .map_err(|e| NatsError::other(format!("stream {}", config.name.as_str()), e))?;
-        let found = &stream
-            .info()
-            .await
-            .map_err(|e| NatsError::other(config.name.as_str(), e))?
-            .config;
+        let found = &stream.info().await.map_err(|e| NatsError::other(config.name.as_str(), e))?.config;
         let same = found.subjects == wanted.subjects
             && found.max_messages_per_subject == wanted.max_messages_per_subject
             && found.num_replicas == wanted.num_replicas;

@@ -6,26 +6,12 @@ use proptest::prelude::*;
 fn entry(sequence: u64, message: &StateEntry) -> Entry {
     let payload = serde_json::to_vec(message).unwrap().into();
     let time = Timestamp::from_second(i64::try_from(sequence).unwrap()).unwrap();
-    Entry {
-        subject: message.subject(),
-        sequence,
-        time,
-        payload,
-    }
+    Entry { subject: message.subject(), sequence, time, payload }
 }
 
 fn state(backend: &str, state: BackendState, timestamp: Millis) -> StateEntry {
-    let reached = ReachedState {
-        state,
-        timestamp,
-        reason: None,
-        exit_code: None,
-    };
-    StateEntry::backend(
-        "plane.test".parse().unwrap(),
-        backend.parse().unwrap(),
-        BackendMessage::State(reached),
-    )
+    let reached = ReachedState { state, timestamp, reason: None, exit_code: None };
+    StateEntry::backend("plane.test".parse().unwrap(), backend.parse().unwrap(), BackendMessage::State(reached))
 }
 
 fn world(entries: &[Entry]) -> World {
@@ -38,26 +24,13 @@ fn world(entries: &[Entry]) -> World {
 
 #[test]
 fn the_first_final_state_counts() {
-    let entries = [
-        state("b", BackendState::Ready, 1),
-        state("b", BackendState::Swept, 2),
-        state("b", BackendState::Lost, 3),
-    ];
-    let log: Vec<Entry> = entries
-        .iter()
-        .enumerate()
-        .map(|(i, e)| entry(i as u64 + 1, e))
-        .collect();
+    let entries =
+        [state("b", BackendState::Ready, 1), state("b", BackendState::Swept, 2), state("b", BackendState::Lost, 3)];
+    let log: Vec<Entry> = entries.iter().enumerate().map(|(i, e)| entry(i as u64 + 1, e)).collect();
     let world = world(&log);
-    let backend = world
-        .backend(&"plane.test".parse().unwrap(), &"b".parse().unwrap())
-        .unwrap();
+    let backend = world.backend(&"plane.test".parse().unwrap(), &"b".parse().unwrap()).unwrap();
     assert_eq!(backend.state(), Some(BackendState::Swept));
-    let history: Vec<_> = backend
-        .history()
-        .iter()
-        .map(|seen| seen.reached.state)
-        .collect();
+    let history: Vec<_> = backend.history().iter().map(|seen| seen.reached.state).collect();
     assert_eq!(history, [BackendState::Ready, BackendState::Swept]);
 }
 
@@ -85,32 +58,17 @@ fn any_entry() -> impl Strategy<Value = StateEntry> {
     let cluster = || "plane.test".parse::<ClusterName>().unwrap();
     let drone = prop::sample::select(vec!["d1", "d2"]);
     prop_oneof![
-        (
-            prop::sample::select(vec!["a", "b"]),
-            prop::sample::select(BackendState::ALL.to_vec()),
-            0..9_i64
-        )
+        (prop::sample::select(vec!["a", "b"]), prop::sample::select(BackendState::ALL.to_vec()), 0..9_i64)
             .prop_map(|(b, s, t)| state(b, s, t)),
-        (
-            drone.clone(),
-            prop::sample::select(DroneState::ALL.to_vec()),
-            0..9_i64
-        )
-            .prop_map(move |(d, state, timestamp)| {
-                StateEntry::drone(
-                    cluster(),
-                    d.parse().unwrap(),
-                    DroneMessage::State { timestamp, state },
-                )
-            }),
+        (drone.clone(), prop::sample::select(DroneState::ALL.to_vec()), 0..9_i64).prop_map(
+            move |(d, state, timestamp)| {
+                StateEntry::drone(cluster(), d.parse().unwrap(), DroneMessage::State { timestamp, state })
+            }
+        ),
         (drone, any::<bool>()).prop_map(move |(d, accepted)| {
             let mut assignment = Assignment::to(d.parse().unwrap(), None);
             assignment.accepted = accepted;
-            StateEntry::backend(
-                cluster(),
-                "a".parse().unwrap(),
-                BackendMessage::Assignment(assignment),
-            )
+            StateEntry::backend(cluster(), "a".parse().unwrap(), BackendMessage::Assignment(assignment))
         }),
     ]
 }
