@@ -71,9 +71,21 @@ async fn play(cluster: &Cluster, tasks: &Tasks, accepts: bool) -> PlayedDrone {
         features: vec![],
     };
     while cluster.client.request(&register, PATIENCE).await.is_err() {}
-    cluster.client.publish(&status(cluster, &id, DroneState::Ready)).await.unwrap();
-    wait_for_entry(&cluster.client, &format!("state.cluster.*.drone.{id}.status.Ready")).await;
+    give_signs_of_life(cluster, &id, DroneState::Ready).await;
     PlayedDrone { id, asked, _serving: serving }
+}
+
+/// Says a state again and again, as drones do, until it is in the log.
+async fn give_signs_of_life(cluster: &Cluster, id: &DroneId, state: DroneState) {
+    let subject = format!("state.cluster.*.drone.{id}.status.{state}");
+    let saying = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            cluster.client.publish(&status(cluster, id, state)).await.unwrap();
+        }
+    };
+    tokio::select! { () = saying => {}, _ = wait_for_entry(&cluster.client, &subject) => {} }
 }
 
 async fn wait_for_entry(nats: &Nats, subject: &str) -> StateEntry {
@@ -119,8 +131,7 @@ async fn a_refusing_drone_is_passed_over_and_all_refusing_is_no_drone() {
         assert_eq!((drone, spawned), (accepting.id.clone(), true));
     }
     assert!(refusing.asked.load(Ordering::Relaxed) >= 1);
-    cluster.client.publish(&status(&cluster, &accepting.id, DroneState::Draining)).await.unwrap();
-    wait_for_entry(&cluster.client, &format!("state.cluster.*.drone.{}.status.Draining", accepting.id)).await;
+    give_signs_of_life(&cluster, &accepting.id, DroneState::Draining).await;
     assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
 }
 

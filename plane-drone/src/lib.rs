@@ -1,1 +1,182 @@
+//! The drone: it runs session backends in containers, carries people's requests to them, and ends them.
+//!
+//! What people are connected to depends on neither NATS nor a controller: the proxy listens and the backends of an
+//! earlier run are taken up before a connection to NATS is sought. `backend::machine` and `route::target` decide
+//! without input or clock; the other modules act.
+
+mod agent;
+pub mod backend;
 pub mod config;
+pub mod engine;
+mod outbox;
+pub mod proxy;
+pub mod route;
+pub mod store;
+
+use agent::{Agent, AgentError, Identity};
+use backend::{Drivers, Parts, machine::Limits};
+use config::{AgentConfig, AgentIp, DroneConfig};
+use engine::DockerEngine;
+use jiff::{SignedDuration, Timestamp};
+use plane_core::{
+    id::DroneId,
+    message::log::Component,
+    nats::{Nats, NatsError},
+    task::Tasks,
+    telemetry::LogTap,
+};
+use proxy::{Patience, Proxy};
+use route::Routes;
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use store::{Store, StoreError};
+use tokio::sync::watch;
+
+/// The prefix of a drone's inboxes, behind `cluster.C.`.
+const INBOX: &str = "inbox";
+/// How long a stopping drone waits for what is under way.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(9);
+/// How long the proxy tells ended backends from unknown ones after a restart.
+const ENDED_REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a drone ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DroneError {
+    /// Its database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its connection cannot be configured.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// Its proxy cannot listen.
+    #[error("the proxy cannot listen on {address}: {cause}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+impl From<AgentError> for DroneError {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Nats(error) => Self::Nats(error),
+            AgentError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Runs a drone until its tasks are told to stop.
+///
+/// # Errors
+/// Where waiting cannot mend it: its database, its proxy's address, unreadable credentials.
+pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(), DroneError> {
+    let stop = tasks.stop_token();
+    let store = Store::open(&config.db_path)?;
+    let drone = store.drone_id(config.drone_id.clone()).await?;
+    tracing::info!(%drone, cluster = %config.cluster_domain, "drone");
+    let routes = Routes::default();
+    prepare_routes(&store, &routes).await?;
+    if let Some(proxy) = &config.proxy {
+        let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
+        let started = Proxy::start(proxy, cluster, routes.clone(), patience, tasks).await;
+        started
+            .map_err(|cause| DroneError::Listen { address: format!("{}:{}", proxy.bind_ip, proxy.http_port), cause })?;
+    }
+    let serving = async {
+        let (connection, nats) = watch::channel(None);
+        let drivers = match &config.agent {
+            Some(agent) => Some(take_up(config, agent, &drone, &store, &routes, nats, tasks).await?),
+            None => None,
+        };
+        let prefix = format!("cluster.{}.{INBOX}", config.cluster_domain.subject_token());
+        let nats = Nats::connect(&config.nats, "plane-drone", &prefix).await?;
+        connection.send_replace(Some(nats.clone()));
+        tell_log(log, &drone, &nats, tasks);
+        outbox::start(&nats, &store, tasks);
+        if let (Some(agent), Some(drivers)) = (&config.agent, drivers) {
+            let ip = own_address(&agent.ip).await;
+            let cluster = config.cluster_domain.clone();
+            let identity = Identity { cluster, drone: drone.clone(), ip, labels: agent.labels.clone() };
+            Agent::start(identity, nats, store, drivers, tasks).await?;
+        }
+        stop.cancelled().await;
+        Ok(())
+    };
+    stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+}
+
+/// What is known of backends before the engine has been asked: requests for those that ran wait, ended ones are told.
+async fn prepare_routes(store: &Store, routes: &Routes) -> Result<(), StoreError> {
+    let since = Timestamp::now().saturating_sub(ENDED_REMEMBERED).unwrap_or(Timestamp::MIN);
+    for backend in store.ended_since(since).await? {
+        routes.close(&backend);
+    }
+    for known in store.unfinished().await? {
+        routes.wait_for(&known.request.backend_id, known.request.bearer_token);
+    }
+    Ok(())
+}
+
+async fn take_up(
+    config: &DroneConfig,
+    agent: &AgentConfig,
+    drone: &DroneId,
+    store: &Store,
+    routes: &Routes,
+    nats: watch::Receiver<Option<Nats>>,
+    tasks: &Tasks,
+) -> Result<Drivers, StoreError> {
+    let connect = || DockerEngine::connect(&agent.docker, config.cluster_domain.clone(), drone.clone());
+    let engine = Arc::new(patiently("waiting for the container engine", connect).await);
+    Drivers::resume(Parts {
+        cluster: config.cluster_domain.clone(),
+        drone: drone.clone(),
+        engine,
+        store: store.clone(),
+        routes: routes.clone(),
+        limits: Limits { load: agent.load_timeout(), ready: agent.ready_timeout() },
+        nats,
+        tasks: tasks.clone(),
+    })
+    .await
+}
+
+fn tell_log(log: LogTap, drone: &DroneId, nats: &Nats, tasks: &Tasks) {
+    let (component, nats, stop) = (Component::Drone { drone_id: drone.clone() }, nats.clone(), tasks.stop_token());
+    tasks.spawn("publish the log", async move {
+        stop.run_until_cancelled(log.forward(component, nats)).await;
+    });
+}
+
+/// The address that the drone is reached at.
+async fn own_address(ip: &AgentIp) -> IpAddr {
+    match ip {
+        AgentIp::Fixed(ip) => *ip,
+        AgentIp::Api { api } => {
+            let ask = || async {
+                let text = proxy::get_text(api).await?;
+                let text = text.trim();
+                text.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address"))
+            };
+            patiently(&format!("waiting for {api} to tell this drone's address"), ask).await
+        }
+    }
+}
+
+/// Tries until it succeeds, saying so while it does not.
+async fn patiently<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> T {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => tracing::warn!(%error, "{what}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,1 +1,80 @@
+use super::*;
+use plane_core::config::{dump, load};
 
+const NATS_HOSTS: (&str, &str) = ("PLANE_NATS__HOSTS", "nats://127.0.0.1:4222");
+
+fn read(env: &[(&str, &str)]) -> Result<ControllerConfig, String> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load(None, env).map_err(|faults| faults.to_string())
+}
+
+fn faults(env: &[(&str, &str)]) -> String {
+    read(env).expect_err("it was accepted")
+}
+
+fn read_file(text: &str) -> Result<ControllerConfig, String> {
+    let mut file = std::env::temp_dir();
+    file.push(format!("plane-controller-config-{}-{:?}.toml", std::process::id(), std::thread::current().id()));
+    std::fs::write(&file, text).unwrap();
+    let config = load(Some(&file), []).map_err(|faults| faults.to_string());
+    std::fs::remove_file(&file).unwrap();
+    config
+}
+
+#[test]
+fn a_scheduler_needs_nothing_but_nats() {
+    let config = read(&[NATS_HOSTS, ("PLANE_SCHEDULER", "true")]).unwrap();
+    assert_eq!(config.scheduler, Some(SchedulerConfig::default()));
+    let from_file = read_file("[nats]\nhosts = ['nats://127.0.0.1:4222']\n[scheduler]\n").unwrap();
+    assert_eq!(from_file, config);
+    assert_eq!(read_file(&dump(&config).unwrap()).unwrap(), config);
+}
+
+#[test]
+fn without_a_section_there_is_nothing_to_run() {
+    assert!(faults(&[NATS_HOSTS]).contains("scheduler: there is nothing to run"));
+}
+
+#[test]
+fn sections_of_later_steps_are_refused_by_name() {
+    let text = faults(&[NATS_HOSTS, ("PLANE_SCHEDULER", "true"), ("PLANE_DNS__PORT", "53")]);
+    assert!(
+        text.starts_with("bad configuration: PLANE_DNS__PORT: dns: the section [dns] cannot be served yet"),
+        "{text}"
+    );
+    let text = faults(&[NATS_HOSTS, ("PLANE_HTTP__CLUSTER", "a.b"), ("PLANE_HTTP__SERVICES__SHOP", "image")]);
+    assert!(text.contains("http: the section [http] cannot be served yet"), "{text}");
+}
+
+#[test]
+fn what_is_in_them_is_checked_all_the_same() {
+    for (name, value, key) in [
+        ("PLANE_DNS__SOA_EMAIL", "admin.example.org", "dns.soa_email"),
+        ("PLANE_DNS__SOA_EMAIL", "@example.org", "dns.soa_email"),
+        ("PLANE_DNS__NS_IPS", "10.0.0.1,x", "dns.ns_ips"),
+        ("PLANE_DNS__DOMAIN_NAME", "a..b", "dns.domain_name"),
+        ("PLANE_HTTP__CLUSTER", "A", "http.cluster"),
+    ] {
+        let text = faults(&[NATS_HOSTS, ("PLANE_SCHEDULER", "true"), (name, value)]);
+        assert!(text.contains(&format!("{name}: {key}: expected ")), "{text}");
+    }
+    let good = [("PLANE_DNS__SOA_EMAIL", "admin@example.org"), ("PLANE_DNS__DOMAIN_NAME", "plane.test."), NATS_HOSTS];
+    let text = faults(&good);
+    assert!(!text.contains("soa_email: ") && !text.contains("domain_name: "), "{text}");
+}
+
+#[test]
+fn unknown_keys_are_refused_at_every_level() {
+    let good = "[nats]\nhosts = ['a']\n[nats.auth]\ntoken = 't'\n[nats.tls]\n[scheduler]\n";
+    read_file(good).unwrap();
+    assert!(read_file(&format!("odd = 1\n{good}")).unwrap_err().contains(": odd: unknown key"));
+    for section in ["nats", "nats.auth", "nats.tls", "scheduler"] {
+        let header = format!("[{section}]\n");
+        let text = read_file(&good.replace(&header, &format!("{header}odd = 1\n"))).unwrap_err();
+        assert!(text.contains(&format!(": {section}.odd: unknown key")), "{text}");
+    }
+    for section in ["dns", "http"] {
+        let text = read_file(&format!("{good}[{section}]\nodd = 1\n")).unwrap_err();
+        assert!(text.contains(&format!(": {section}.odd: unknown key")), "{text}");
+    }
+}

@@ -20,6 +20,8 @@ pub struct Draft {
     /// The variable that each path was set by.
     variables: BTreeMap<String, String>,
     table: Table,
+    /// Paths whose value was refused: they are given, and yet there is nothing to look at.
+    refused: BTreeSet<String>,
     faults: Vec<ConfigFault>,
 }
 
@@ -33,15 +35,16 @@ impl Draft {
             in_file: BTreeSet::new(),
             variables: BTreeMap::new(),
             table: Table::new(),
+            refused: BTreeSet::new(),
             faults: Vec::new(),
         };
         draft.table = draft.read_table("", table.unwrap_or_default());
         draft
     }
 
-    /// Whether there is anything at the path: a value, or a section.
+    /// Whether anything is given at the path, a value or a section, be it good or refused.
     pub fn has(&self, path: &str) -> bool {
-        self.get(path).is_some()
+        self.get(path).is_some() || self.refused.contains(path)
     }
 
     /// The text at the path, if there is one.
@@ -54,9 +57,11 @@ impl Draft {
         self.get(path)?.as_array().map(Vec::as_slice)
     }
 
-    /// Whether the path is a table without anything in it.
+    /// Whether the path is a table without anything in it, not even something that was refused.
     pub fn is_empty_table(&self, path: &str) -> bool {
-        self.get(path).and_then(Value::as_table).is_some_and(Table::is_empty)
+        let below = format!("{path}.");
+        let refused = self.refused.iter().any(|refused| refused.starts_with(&below));
+        !refused && self.get(path).and_then(Value::as_table).is_some_and(Table::is_empty)
     }
 
     /// Notes that a rule about the path is broken.
@@ -99,7 +104,10 @@ impl Draft {
             if let Some(key) = keys.get(&name) {
                 match key.kind.read(&text) {
                     Ok(value) => self.set(key.path, value, &name, key.kind),
-                    Err(problem) => self.faults.push(ConfigFault::new(Origin::Variable(name), key.path, problem)),
+                    Err(problem) => {
+                        self.refused.insert(key.path.to_owned());
+                        self.faults.push(ConfigFault::new(Origin::Variable(name), key.path, problem));
+                    }
                 }
             } else if let Some((path, text)) = entry_of_map(&keys, &name, text) {
                 self.set(&path, Value::String(text), &name, Kind::String);
@@ -115,8 +123,9 @@ impl Draft {
                 Need::InItsTable => parent(key.path).is_none_or(|path| self.get(path).is_some_and(Value::is_table)),
                 Need::Always => true,
             };
-            // A value that was refused is not missing as well.
-            if due && !self.has(key.path) && !self.faults.iter().any(|fault| fault.key == key.path) {
+            let refused = |path: &str| self.refused.contains(path);
+            // What is in a section that was refused is not missing as well.
+            if due && !self.has(key.path) && !parent(key.path).is_some_and(refused) {
                 self.fault(key.path, format!("missing; it may also be given as {}", variable(key.path)));
             }
         }
@@ -128,6 +137,7 @@ impl Draft {
             }
             (part.rules)(&mut self);
         }
+        self.faults.sort_by(|one, other| one.key.cmp(&other.key));
         match ConfigFaults::of(self.faults) {
             None => Ok(self.table),
             Some(faults) => Err(faults),
@@ -162,7 +172,10 @@ impl Draft {
                 Ok(value) => {
                     good.insert(name, value);
                 }
-                Err(problem) => self.fault(&path, problem),
+                Err(problem) => {
+                    self.fault(&path, problem);
+                    self.refused.insert(path);
+                }
             }
         }
         good
@@ -172,11 +185,12 @@ impl Draft {
         let below = format!("{path}.");
         let key = self.keys().find(|key| key.path == path);
         let has_keys = self.keys().any(|key| key.path.starts_with(&below));
+        let is_section = key.is_some_and(|key| matches!(key.kind, Kind::Section));
         match (key, value) {
             // A quoted name with a dot in it looks like a path, and is none.
             _ if name.contains('.') => Err(self.unknown(path)),
             (None, _) if !has_keys => Err(self.unknown(path)),
-            (_, Value::Table(table)) if has_keys => Ok(Value::Table(self.read_table(path, table))),
+            (_, Value::Table(table)) if has_keys || is_section => Ok(Value::Table(self.read_table(path, table))),
             (Some(key), value) => key.kind.check(value),
             (None, _) => Err("expected a table".into()),
         }

@@ -237,8 +237,8 @@ pub enum What {
     RemoveFailed(String),
 }
 
-/// What is to be done. What stands before a [`Action::Report`] is done before the report becomes visible to anybody,
-/// and is harmless when done twice; everything else is done once the new state is persisted.
+/// What is to be done. Routes change before a report becomes visible to anybody, which is harmless when done twice;
+/// reports and lines are persisted with the state; everything else is done once that is persisted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Fetch the image, as the pull policy says.
@@ -257,7 +257,7 @@ pub enum Action {
     MeasureUse,
     /// Let requests through to it.
     OpenRoute(IpAddr),
-    /// Let no more requests through, and end those under way.
+    /// Let no more requests through. Those under way end with the container, which may use its grace for them.
     CloseRoute,
     /// Tell when nobody was connected for `max_idle_secs`.
     WatchIdle,
@@ -305,6 +305,19 @@ impl State {
             | Self::Starting { .. }
             | Self::Ready { .. }
             | Self::Stopping { .. } => false,
+        }
+    }
+
+    /// When the life was over and the container gone; `None` before.
+    pub fn has_ended(&self) -> Option<Timestamp> {
+        match self {
+            Self::Gone { since, .. } => Some(*since),
+            Self::New { .. }
+            | Self::Loading { .. }
+            | Self::Starting { .. }
+            | Self::Ready { .. }
+            | Self::Stopping { .. }
+            | Self::Cleaning { .. } => None,
         }
     }
 

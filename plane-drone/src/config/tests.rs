@@ -1,1 +1,145 @@
+use super::*;
+use plane_core::config::{dump, load};
 
+const GOOD: &str = r#"
+drone_id = "d1"
+cluster_domain = "plane.test"
+[nats]
+hosts = ["nats://127.0.0.1:4222"]
+[agent]
+ip = "10.0.0.1"
+[agent.docker]
+runtime = "runsc"
+[agent.docker.connection]
+http = "http://127.0.0.1:2375"
+[proxy]
+http_port = "0"
+passthrough = "10.0.0.9:80"
+"#;
+
+fn read_with(text: &str, env: &[(&str, &str)]) -> Result<DroneConfig, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("drone.toml");
+    std::fs::write(&file, text).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load(Some(&file), env).map_err(|faults| faults.to_string())
+}
+
+fn read(text: &str) -> Result<DroneConfig, String> {
+    read_with(text, &[])
+}
+
+fn faults(text: &str) -> String {
+    read(text).expect_err("it was accepted")
+}
+
+#[test]
+fn a_good_file_is_read_and_its_dump_too() {
+    let config = read(GOOD).unwrap();
+    assert_eq!(config.drone_id.as_ref().unwrap().as_str(), "d1");
+    let agent = config.agent.clone().unwrap();
+    assert_eq!(agent.ip, AgentIp::Fixed("10.0.0.1".parse().unwrap()));
+    assert_eq!(agent.docker.connection, DockerConnection::Http { http: "http://127.0.0.1:2375".to_owned() });
+    let proxy = config.proxy.clone().unwrap();
+    assert_eq!((proxy.http_port, proxy.passthrough), (0, Some("10.0.0.9:80".parse().unwrap())));
+    assert_eq!(read(&dump(&config).unwrap()).unwrap(), config);
+}
+
+#[test]
+fn variables_alone_are_enough_and_the_rest_has_its_defaults() {
+    let env = [
+        ("PLANE_CLUSTER_DOMAIN", "plane.test"),
+        ("PLANE_NATS__HOSTS", "a,b"),
+        ("PLANE_AGENT__IP__API", "http://ip.test"),
+        ("PLANE_PROXY", "true"),
+    ];
+    let config: DroneConfig = load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+    assert_eq!(config.drone_id, None);
+    assert_eq!(config.db_path, PathBuf::from("drone.sqlite3"));
+    let agent = config.agent.unwrap();
+    assert_eq!(agent.ip, AgentIp::Api { api: "http://ip.test".to_owned() });
+    assert_eq!((agent.ready_timeout(), agent.load_timeout()), (Duration::from_secs(30), Duration::from_secs(900)));
+    assert_eq!(agent.docker, DockerConfig::default());
+    assert_eq!(agent.docker.connection, DockerConnection::Socket { socket: "/var/run/docker.sock".into() });
+    let proxy = config.proxy.unwrap();
+    assert_eq!((proxy.bind_ip.to_string().as_str(), proxy.http_port, proxy.https_port), ("0.0.0.0", 80, None));
+    assert!(!proxy.allow_path_routing && !agent.docker.insecure_gpu && !agent.docker.allow_volume_mounts);
+}
+
+#[test]
+fn the_drone_id_may_stand_in_the_agent_section() {
+    let inside = GOOD.replace("drone_id = \"d1\"\n", "").replace("[agent]", "[agent]\ndrone_id = \"d1\"");
+    assert_eq!(read(&inside).unwrap(), read(GOOD).unwrap());
+    let both = GOOD.replace("[agent]", "[agent]\ndrone_id = \"d1\"");
+    assert_eq!(read(&both).unwrap(), read(GOOD).unwrap());
+    let text = faults(&GOOD.replace("[agent]", "[agent]\ndrone_id = \"d2\""));
+    assert!(text.contains("agent.drone_id: differs from drone_id"), "{text}");
+    let text = read_with(GOOD, &[("PLANE_DRONE_ID", "a.b")]).unwrap_err();
+    assert!(text.contains("PLANE_DRONE_ID: drone_id: expected a drone id"), "{text}");
+}
+
+#[test]
+fn https_needs_a_certificate() {
+    let text = faults(&GOOD.replace("[proxy]", "[proxy]\nhttps_port = 443"));
+    assert!(text.contains("drone.toml: proxy.https_port: needs a section [cert]"), "{text}");
+}
+
+#[test]
+fn sections_of_later_steps_are_refused_by_name() {
+    let text = faults(&format!("{GOOD}[cert]\nkey_path = 'k'\ncert_path = 'c'\n"));
+    assert!(text.contains("cert: the section [cert] cannot be served yet") && !text.contains("\n"), "{text}");
+    let text = faults(&format!("{GOOD}[acme]\nserver = 's'\nadmin_email = 'x'\n[acme.eab]\nkey_id = 'i'\n"));
+    for part in ["acme: the section [acme] cannot", "acme.admin_email: expected", "acme.eab.key: missing"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let alone = "cluster_domain = 'a.b'\n[nats]\nhosts = ['a']\n";
+    assert!(faults(alone).contains("agent: there is nothing to run"));
+    assert!(faults(&format!("{alone}[proxy]\n")).contains("proxy: the section [proxy] needs [agent]"));
+    assert!(read(&format!("{alone}[agent]\nip = '::1'\n")).is_ok());
+    let text = faults(&GOOD.replace("http = ", "socket = '/s'\nhttp = "));
+    assert!(text.contains("agent.docker.connection.socket: cannot be given together"), "{text}");
+    let config = read_with(GOOD, &[("PLANE_AGENT__DOCKER__CONNECTION__SOCKET", "/s")]).unwrap();
+    let connection = config.agent.unwrap().docker.connection;
+    assert_eq!(connection, DockerConnection::Socket { socket: "/s".into() });
+}
+
+#[test]
+fn wrong_values_name_their_keys() {
+    for (good, bad, key) in [
+        ("\"plane.test\"", "'Plane.test'", "cluster_domain"),
+        ("\"plane.test\"", "3", "cluster_domain"),
+        ("\"10.0.0.1\"", "'10.0.0'", "agent.ip"),
+        ("\"10.0.0.1\"", "{ api = 'https://x' }", "agent.ip.api"),
+        ("\"10.0.0.1\"", "'::1'\nready_timeout_secs = 0", "agent.ready_timeout_secs"),
+        ("runtime = \"runsc\"", "insecure_gpu = 1", "agent.docker.insecure_gpu"),
+        ("runtime = \"runsc\"", "syslog = 'here'", "agent.docker.syslog"),
+        ("\"http://127.0.0.1:2375\"", "'127.0.0.1:2375'", "agent.docker.connection.http"),
+        ("\"0\"", "'x'", "proxy.http_port"),
+        ("\"10.0.0.9:80\"", "'10.0.0.9'", "proxy.passthrough"),
+    ] {
+        let text = faults(&GOOD.replace(good, bad));
+        assert!(text.contains(&format!("drone.toml: {key}: expected ")) && !text.contains('\n'), "{text}");
+    }
+    let text = faults(&GOOD.replace("cluster_domain = \"plane.test\"\n", ""));
+    assert!(text.contains("cluster_domain: missing; it may also be given as PLANE_CLUSTER_DOMAIN"), "{text}");
+}
+
+#[test]
+fn unknown_keys_are_refused_at_every_level() {
+    assert!(faults(&format!("odd = 1\n{GOOD}")).contains("drone.toml: odd: unknown key"));
+    for section in ["nats", "agent", "agent.docker", "agent.docker.connection", "proxy"] {
+        let header = format!("[{section}]\n");
+        let text = faults(&GOOD.replace(&header, &format!("{header}odd = 1\n")));
+        assert!(text.contains(&format!("drone.toml: {section}.odd: unknown key")), "{text}");
+    }
+    for section in ["cert", "acme", "acme.eab", "nats.auth", "nats.tls"] {
+        let text = faults(&format!("{GOOD}[{section}]\nodd = 1\n"));
+        assert!(text.contains(&format!("drone.toml: {section}.odd: unknown key")), "{text}");
+    }
+    let text = faults(&GOOD.replace("\"10.0.0.1\"", "{ api = 'http://x', odd = 1 }"));
+    assert!(text.contains("drone.toml: agent.ip.odd: unknown key"), "{text}");
+}

@@ -46,9 +46,7 @@ fn on_new(since: Timestamp, now: Timestamp, what: What) -> Step {
         | What::StartFailed(_)
         | What::AnsweredHttp
         | What::ContainerEnded(_)
-        | What::DeadlinePassed(
-            DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Stop | DeadlineKind::Remove,
-        )
+        | What::DeadlinePassed(DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Stop | DeadlineKind::Remove)
         | What::WentIdle
         | What::StopDone(_)
         | What::StopFailed(_)
@@ -91,9 +89,7 @@ fn on_loading(since: Timestamp, step: LoadStep, now: Timestamp, what: What) -> S
         | (What::ContainerStarted(_), LoadStep::Pulling | LoadStep::Creating)
         | (What::StartFailed(_), LoadStep::Pulling)
         | (
-            What::DeadlinePassed(
-                DeadlineKind::Begin | DeadlineKind::Ready | DeadlineKind::Stop | DeadlineKind::Remove,
-            )
+            What::DeadlinePassed(DeadlineKind::Begin | DeadlineKind::Ready | DeadlineKind::Stop | DeadlineKind::Remove)
             | What::Accepted
             | What::AnsweredHttp
             | What::WentIdle
@@ -111,11 +107,7 @@ fn on_starting(since: Timestamp, ip: Option<IpAddr>, now: Timestamp, what: What)
         What::AnsweredHttp => match ip {
             Some(ip) => (
                 State::Ready { since: now, ip },
-                vec![
-                    Action::OpenRoute(ip),
-                    report(BackendState::Ready, now),
-                    Action::WatchIdle,
-                ],
+                vec![Action::OpenRoute(ip), report(BackendState::Ready, now), Action::WatchIdle],
             ),
             None => (State::Starting { since, ip }, Vec::new()),
         },
@@ -139,9 +131,7 @@ fn on_starting(since: Timestamp, ip: Option<IpAddr>, now: Timestamp, what: What)
         | What::ContainerCreated
         | What::ContainerStarted(_)
         | What::StartFailed(_)
-        | What::DeadlinePassed(
-            DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Stop | DeadlineKind::Remove,
-        )
+        | What::DeadlinePassed(DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Stop | DeadlineKind::Remove)
         | What::WentIdle
         | What::StopDone(_)
         | What::StopFailed(_)
@@ -181,11 +171,7 @@ fn on_ready(since: Timestamp, ip: IpAddr, now: Timestamp, what: What) -> Step {
         | What::StartFailed(_)
         | What::AnsweredHttp
         | What::DeadlinePassed(
-            DeadlineKind::Begin
-            | DeadlineKind::Load
-            | DeadlineKind::Ready
-            | DeadlineKind::Stop
-            | DeadlineKind::Remove,
+            DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Stop | DeadlineKind::Remove,
         )
         | What::StopDone(_)
         | What::StopFailed(_)
@@ -221,9 +207,7 @@ fn on_stopping(since: Timestamp, ending: Ending, attempt: Attempt, now: Timestam
         | What::ContainerStarted(_)
         | What::StartFailed(_)
         | What::AnsweredHttp
-        | What::DeadlinePassed(
-            DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Remove,
-        )
+        | What::DeadlinePassed(DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Remove)
         | What::WentIdle
         | What::TerminateRequested
         | What::Removed
@@ -249,9 +233,7 @@ fn on_cleaning(since: Timestamp, ending: Ending, attempt: Attempt, now: Timestam
         | What::ContainerStarted(_)
         | What::StartFailed(_)
         | What::AnsweredHttp
-        | What::DeadlinePassed(
-            DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Stop,
-        )
+        | What::DeadlinePassed(DeadlineKind::Begin | DeadlineKind::Load | DeadlineKind::Ready | DeadlineKind::Stop)
         | What::ContainerEnded(_)
         | What::WentIdle
         | What::TerminateRequested
@@ -320,12 +302,7 @@ fn end(now: Timestamp, state: BackendState, reason: impl Into<String>, code: Opt
 /// The container does not run: the end is reported, then the container removed.
 fn settle(now: Timestamp, ending: Ending, code: Option<i64>) -> Step {
     let ending = Ending { exit_code: code, time: now, ..ending };
-    let report = Report {
-        state: ending.state,
-        time: now,
-        reason: Some(ending.reason.clone()),
-        exit_code: code,
-    };
+    let report = Report { state: ending.state, time: now, reason: Some(ending.reason.clone()), exit_code: code };
     let actions = vec![
         Action::CloseRoute,
         Action::SayMeta(format!("{}: {}", ending.state, ending.reason)),

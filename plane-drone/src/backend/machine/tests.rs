@@ -101,9 +101,7 @@ fn a_life_that_goes_well() {
 
 #[test]
 fn every_end_has_its_state() {
-    use BackendState::{
-        ErrorLoading, ErrorStarting, Exited, Failed, Lost, Swept, Terminated, TimedOutBeforeReady,
-    };
+    use BackendState::{ErrorLoading, ErrorStarting, Exited, Failed, Lost, Swept, Terminated, TimedOutBeforeReady};
     let text = || "why".to_owned();
     let late = |kind| What::DeadlinePassed(kind);
     let creating = || Life::loading().on(What::ImagePulled);

@@ -1,0 +1,154 @@
+//! The life of a backend, seen from outside: scheduled over NATS, run by Docker, served through the proxy.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use futures_util::{SinkExt, StreamExt};
+use plane_core::message::backend::{BackendState, LogKind, TerminateRequest};
+use plane_dev::harness::{Cluster, HeldOpen, PATIENCE, get, websocket};
+use tokio_tungstenite::tungstenite::Message;
+
+use BackendState::{
+    ErrorLoading, ErrorStarting, Exited, Failed, Loading, Ready, Starting, Swept, Terminated, TimedOutBeforeReady,
+};
+
+async fn states(cluster: &Cluster, env: &[(&str, &str)], last: BackendState) -> Vec<BackendState> {
+    let (backend, _) = cluster.schedule(&cluster.request(300, env)).await.unwrap();
+    ends(cluster, &backend, last).await
+}
+
+/// Waits for the end of a backend: its history, its reason as a `Meta` line, its container gone.
+async fn ends(cluster: &Cluster, backend: &plane_core::id::BackendId, last: BackendState) -> Vec<BackendState> {
+    let history = cluster.history_until(backend, last).await.unwrap();
+    cluster.container_gone(backend).await.unwrap();
+    let reason = history.last().unwrap().reason.clone().unwrap_or_default();
+    let lines = cluster.log_lines(backend).await.unwrap();
+    assert!(!reason.is_empty(), "no reason for {last}");
+    assert!(
+        lines.iter().any(|line| line.kind == LogKind::Meta && line.text.contains(&reason)),
+        "no Meta line with {reason:?} in {lines:?}"
+    );
+    history.into_iter().map(|status| status.state).collect()
+}
+
+#[tokio::test]
+async fn a_backend_becomes_ready_and_its_page_is_served_from_then_on() {
+    let cluster = Cluster::start().await.unwrap();
+    let (backend, _) = cluster.schedule(&cluster.request(300, &[])).await.unwrap();
+    let history = cluster.history_until(&backend, Ready).await.unwrap();
+    let answer = get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap();
+    assert_eq!(history.iter().map(|status| status.state).collect::<Vec<_>>(), [Loading, Starting, Ready]);
+    assert!(history.windows(2).all(|pair| pair[0].time < pair[1].time));
+    assert!(answer.status.is_success() && answer.body.contains("<html"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_websocket_keeps_its_backend_and_its_end_lets_it_be_swept() {
+    let cluster = Cluster::start().await.unwrap();
+    let (backend, _) = cluster.schedule(&cluster.request(1, &[])).await.unwrap();
+    cluster.wait_for(&backend, Ready).await.unwrap();
+    let mut socket = websocket(cluster.drones[0].proxy, &cluster.name, &backend, "/ws").await.unwrap();
+    let (other, _) = cluster.schedule(&cluster.request(2, &[])).await.unwrap();
+    assert_eq!(ends(&cluster, &other, Swept).await, [Loading, Starting, Ready, Swept]);
+    socket.send(Message::text("still there")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("still there"));
+    drop(socket);
+    assert_eq!(ends(&cluster, &backend, Swept).await, [Loading, Starting, Ready, Swept]);
+    let gone = get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap();
+    assert_eq!(gone.status.as_u16(), 410);
+}
+
+#[tokio::test]
+async fn a_streaming_body_is_a_connection_to_its_last_byte() {
+    let cluster = Cluster::start().await.unwrap();
+    let (backend, _) = cluster.schedule(&cluster.request(1, &[])).await.unwrap();
+    cluster.wait_for(&backend, Ready).await.unwrap();
+    let host = format!("{backend}.{}", cluster.name);
+    let mut slow = HeldOpen::open(cluster.drones[0].proxy, &host, "/slow?chunks=30&ms=100", &[]).await.unwrap();
+    use http_body_util::BodyExt;
+    let body = slow.response.body_mut().collect().await.unwrap().to_bytes();
+    assert!(!body.is_empty());
+    assert_eq!(ends(&cluster, &backend, Swept).await.last(), Some(&Swept));
+}
+
+#[tokio::test]
+async fn ill_behaved_backends_end_as_the_protocol_says() {
+    let cluster = Cluster::start_with(1, 1, "ready_timeout_secs = 2").await.unwrap();
+    let exit = |code| [("DEMO_MODE", "exit"), ("DEMO_AFTER_MS", "100"), ("DEMO_CODE", code)];
+    let later = |code| [("DEMO_MODE", "exit-after-ready"), ("DEMO_AFTER_MS", "700"), ("DEMO_CODE", code)];
+    let (early, zero, seven, never, late) = tokio::join!(
+        async { states(&cluster, &exit("0"), ErrorStarting).await },
+        async { states(&cluster, &later("0"), Exited).await },
+        async { states(&cluster, &later("7"), Failed).await },
+        states(&cluster, &[("DEMO_MODE", "never")], TimedOutBeforeReady),
+        async {
+            let request = cluster.request(300, &[("DEMO_MODE", "late"), ("DEMO_AFTER_MS", "600")]);
+            let (backend, _) = cluster.schedule(&request).await.unwrap();
+            cluster.wait_for(&backend, Ready).await.map(|status| status.state).unwrap()
+        }
+    );
+    assert_eq!(early, [Loading, Starting, ErrorStarting]);
+    assert_eq!(zero, [Loading, Starting, Ready, Exited]);
+    assert_eq!(seven, [Loading, Starting, Ready, Failed]);
+    assert_eq!(never, [Loading, Starting, TimedOutBeforeReady]);
+    assert_eq!(late, Ready);
+}
+
+#[tokio::test]
+async fn what_cannot_be_loaded_ends_in_error_loading() {
+    let cluster = Cluster::start().await.unwrap();
+    let mut missing = cluster.request(300, &[]);
+    missing.executable.image = "plane/no-such-image:1".into();
+    missing.executable.pull_policy = Some(plane_core::message::schedule::PullPolicy::Never);
+    let mut mounting = cluster.request(300, &[]);
+    mounting.executable.volume_mounts = vec!["/tmp:/data".into()];
+    for request in [missing, mounting] {
+        let (backend, _) = cluster.schedule(&request).await.unwrap();
+        assert_eq!(ends(&cluster, &backend, ErrorLoading).await, [Loading, ErrorLoading]);
+    }
+}
+
+#[tokio::test]
+async fn a_container_removed_behind_our_back_has_failed() {
+    let cluster = Cluster::start().await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    let removed =
+        std::process::Command::new("docker").args(["rm", "-f", &format!("plane-{backend}")]).output().unwrap();
+    assert!(removed.status.success());
+    assert_eq!(ends(&cluster, &backend, Failed).await, [Loading, Starting, Ready, Failed]);
+}
+
+#[tokio::test]
+async fn terminate_ends_a_backend_once_and_nobody_listens_afterwards() {
+    let cluster = Cluster::start().await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    let request = TerminateRequest { cluster_id: cluster.name.clone(), backend_id: backend.clone() };
+    cluster.client.request(&request, PATIENCE).await.unwrap();
+    assert_eq!(ends(&cluster, &backend, Terminated).await, [Loading, Starting, Ready, Terminated]);
+    let again = async { while cluster.client.request(&request, PATIENCE).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn fifty_at_once_all_become_ready() {
+    let cluster = Cluster::start_with(2, 2, "").await.unwrap();
+    let backends = cluster.ready_many(50).await.unwrap();
+    assert_eq!(backends.iter().collect::<std::collections::HashSet<_>>().len(), 50);
+    for backend in &backends {
+        let states: Vec<_> =
+            cluster.history_until(backend, Ready).await.unwrap().into_iter().map(|status| status.state).collect();
+        assert_eq!(states, [Loading, Starting, Ready]);
+    }
+}
+
+#[tokio::test]
+async fn an_id_in_use_is_refused_and_its_backend_untouched() {
+    let cluster = Cluster::start().await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    let before = cluster.containers("{{.ID}}");
+    let mut request = cluster.request(300, &[]);
+    request.backend_id = Some(backend.clone());
+    let error = cluster.schedule(&request).await.unwrap_err().to_string();
+    assert!(error.contains("BackendIdInUse"), "{error}");
+    assert_eq!(cluster.containers("{{.ID}}"), before);
+    assert!(get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap().status.is_success());
+}

@@ -1,0 +1,154 @@
+//! Where requests go: the table of backends in memory, shared by the agent, which writes it, and the proxy, which
+//! reads it on each request without a lock. What a request is made of is decided in [`target`].
+
+mod activity;
+pub mod target;
+#[cfg(test)]
+mod tests;
+
+pub use activity::{Activity, InFlight};
+
+use crate::proxy::Upstream;
+use arc_swap::ArcSwap;
+use plane_core::id::{BackendId, BearerToken};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How many ended backends are told apart from unknown ones, and for how long.
+const ENDED_KEPT: usize = 100_000;
+const ENDED_FOR: Duration = Duration::from_secs(3600);
+
+/// The way to a backend that answers.
+#[derive(Debug)]
+pub struct Route {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What requests must carry.
+    pub token: Option<BearerToken>,
+    /// Who is connected.
+    pub activity: Arc<Activity>,
+    /// The connections to it; they end with the route.
+    pub upstream: Upstream,
+}
+
+/// A backend that does not answer yet.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What requests must carry.
+    pub token: Option<BearerToken>,
+    settled: CancellationToken,
+}
+
+impl Waiting {
+    /// Resolves once the backend answers, or has ended.
+    pub async fn settled(&self) {
+        self.settled.cancelled().await;
+    }
+}
+
+/// What the table has for a backend.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// It answers.
+    Open(Arc<Route>),
+    /// It does not answer yet.
+    Waiting(Arc<Waiting>),
+    /// It has ended.
+    Ended,
+    /// The drone does not know it.
+    Unknown,
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Open(Arc<Route>),
+    Waiting(Arc<Waiting>),
+}
+
+/// The table. Clones speak of the same.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    live: Arc<ArcSwap<HashMap<BackendId, Entry>>>,
+    ended: Arc<Mutex<Ended>>,
+}
+
+#[derive(Debug, Default)]
+struct Ended {
+    order: VecDeque<(Instant, BackendId)>,
+    ids: HashSet<BackendId>,
+}
+
+impl Ended {
+    fn expire(&mut self, now: Instant) {
+        while let Some((at, id)) = self.order.front() {
+            if self.order.len() <= ENDED_KEPT && now.duration_since(*at) < ENDED_FOR {
+                return;
+            }
+            self.ids.remove(id);
+            self.order.pop_front();
+        }
+    }
+}
+
+impl Routes {
+    /// What there is for a backend.
+    pub fn find(&self, backend: &BackendId) -> Found {
+        match self.live.load().get(backend) {
+            Some(Entry::Open(route)) => Found::Open(route.clone()),
+            Some(Entry::Waiting(waiting)) => Found::Waiting(waiting.clone()),
+            None if self.ended().ids.contains(backend) => Found::Ended,
+            None => Found::Unknown,
+        }
+    }
+
+    /// Lets requests for a backend wait until it answers.
+    pub fn wait_for(&self, backend: &BackendId, token: Option<BearerToken>) {
+        let waiting = Arc::new(Waiting { token, settled: CancellationToken::new() });
+        self.change(backend, Some(Entry::Waiting(waiting)));
+    }
+
+    /// Lets requests through. The result tells who is connected; its idle time begins now.
+    pub fn open(&self, backend: &BackendId, address: SocketAddr, token: Option<BearerToken>) -> Arc<Activity> {
+        let activity = Arc::new(Activity::default());
+        let upstream = Upstream::new(address);
+        let route = Arc::new(Route { address, token, activity: activity.clone(), upstream });
+        self.change(backend, Some(Entry::Open(route)));
+        activity
+    }
+
+    /// Lets no more requests through, and remembers for a while that there was a backend.
+    pub fn close(&self, backend: &BackendId) {
+        let now = Instant::now();
+        let mut ended = self.ended();
+        ended.expire(now);
+        if ended.ids.insert(backend.clone()) {
+            ended.order.push_back((now, backend.clone()));
+        }
+        drop(ended);
+        self.change(backend, None);
+    }
+
+    fn ended(&self) -> std::sync::MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, backend: &BackendId, entry: Option<Entry>) {
+        let before = self.live.rcu(|live| {
+            let mut live = HashMap::clone(live);
+            match &entry {
+                Some(entry) => live.insert(backend.clone(), entry.clone()),
+                None => live.remove(backend),
+            };
+            live
+        });
+        if let Some(Entry::Waiting(waiting)) = before.get(backend) {
+            waiting.settled.cancel();
+        }
+    }
+}

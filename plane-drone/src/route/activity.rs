@@ -1,0 +1,83 @@
+//! Who is connected to a backend, exactly: a request counts from before it is passed on until the last byte of its
+//! response, an upgraded connection until it is closed. Lock-free: it is on the path of each request.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// Set in the count once the backend takes no more requests.
+const SEALED: u64 = 1 << 63;
+
+/// How many requests are in flight, and since when none is.
+#[derive(Debug)]
+pub struct Activity {
+    count: AtomicU64,
+    /// When the last one ended, in ms since `began`.
+    idle_since: AtomicU64,
+    began: Instant,
+    became_idle: Notify,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            began: Instant::now(),
+            became_idle: Notify::new(),
+        }
+    }
+}
+
+/// One request in flight, or one upgraded connection; it counts until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Activity>);
+
+impl Activity {
+    /// Counts a request; `None` where the backend has been found idle for good.
+    pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        let before = self.count.fetch_add(1, Ordering::AcqRel);
+        let entered = InFlight(self.clone());
+        (before & SEALED == 0).then_some(entered)
+    }
+
+    /// How many are in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.count.load(Ordering::Acquire) & !SEALED
+    }
+
+    /// Waits until nobody was connected for `limit`; from then on nobody can be.
+    pub async fn idle_for(&self, limit: Duration) {
+        loop {
+            let ended = self.became_idle.notified();
+            if self.in_flight() > 0 {
+                ended.await;
+                continue;
+            }
+            let since = self.began + Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+            let left = limit.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                if self.count.compare_exchange(0, SEALED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    return;
+                }
+                continue;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.idle_since.fetch_max(now, Ordering::AcqRel);
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.became_idle.notify_one();
+        }
+    }
+}

@@ -1,0 +1,100 @@
+use super::{target::*, *};
+use proptest::prelude::*;
+
+fn cluster() -> plane_core::id::ClusterName {
+    "plane.test".parse().unwrap()
+}
+
+#[test]
+fn hosts_name_backends() {
+    for host in ["b.plane.test", "B.Plane.TEST", "b.plane.test:80", "b.plane.test.", "b.plane.test.:8080"] {
+        let found = find(&cluster(), host, "/x?y", false).unwrap();
+        assert_eq!((found.backend.as_str(), found.path, found.prefix), ("b", "/x?y", ""), "{host}");
+    }
+    for host in
+        ["", "plane.test", ".plane.test", "a.b.plane.test", "bplane.test", "b.plane.test:x", "[::1]:80", "-.plane.test"]
+    {
+        assert_eq!(find(&cluster(), host, "/", true), None, "{host}");
+    }
+}
+
+#[test]
+fn paths_name_backends_where_that_is_allowed() {
+    for (path, rest) in
+        [("/_plane_backend=b/r/s?q", "/r/s?q"), ("/_plane_backend=b", ""), ("/_plane_backend=b?q", "?q")]
+    {
+        let found = find(&cluster(), "other", path, true).unwrap();
+        assert_eq!((found.backend.as_str(), found.path, found.prefix), ("b", rest, "/_plane_backend=b"));
+    }
+    assert_eq!(find(&cluster(), "other", "/_plane_backend=b/", false), None);
+    assert_eq!(find(&cluster(), "other", "/_plane_backend=/", true), None);
+    assert_eq!(find(&cluster(), "h.plane.test", "/_plane_backend=b/", true).unwrap().backend.as_str(), "b");
+    assert_eq!(find(&cluster(), "h.plane.test", "/_plane_backend=b/", false).unwrap().backend.as_str(), "h");
+}
+
+proptest! {
+    #[test]
+    fn no_host_or_path_panics(host in ".{0,80}", path in "/.{0,80}", by_path: bool) {
+        let _ = find(&cluster(), &host, &path, by_path);
+        let _ = find(&cluster(), &host, &format!("/_plane_backend={path}"), by_path);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_is_waited_for_open_and_ended() {
+    let routes = Routes::default();
+    let id: BackendId = "b".parse().unwrap();
+    assert!(matches!(routes.find(&id), Found::Unknown));
+    routes.wait_for(&id, None);
+    let Found::Waiting(waiting) = routes.find(&id) else { panic!("not waiting") };
+    routes.open(&id, ([127, 0, 0, 1], 1).into(), None);
+    waiting.settled().await;
+    assert!(matches!(routes.find(&id), Found::Open(_)));
+    routes.close(&id);
+    routes.close(&id);
+    assert!(matches!(routes.find(&id), Found::Ended));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_remembered_within_bounds() {
+    let routes = Routes::default();
+    let id = |n: usize| -> BackendId { n.to_string().parse().unwrap() };
+    for n in 0..=ENDED_KEPT + 1 {
+        routes.ended().ids.insert(id(n));
+        routes.ended().order.push_back((Instant::now(), id(n)));
+    }
+    routes.close(&id(ENDED_KEPT + 2));
+    assert!(routes.ended().ids.len() <= ENDED_KEPT + 1);
+    tokio::time::advance(ENDED_FOR).await;
+    routes.close(&"last".parse().unwrap());
+    assert_eq!(routes.ended().ids.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_is_counted_from_the_end_of_the_last_one() {
+    let activity = Arc::new(Activity::default());
+    let began = Instant::now();
+    let (first, second) = (activity.enter().unwrap(), activity.enter().unwrap());
+    let ends = async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        drop(first);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(second);
+    };
+    tokio::join!(activity.idle_for(Duration::from_secs(3)), ends);
+    assert_eq!(began.elapsed().as_secs(), 15);
+    assert!(activity.enter().is_none());
+    assert_eq!(activity.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_in_between_begins_the_idle_time_anew() {
+    let activity = Arc::new(Activity::default());
+    let began = Instant::now();
+    let visit = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(activity.enter());
+    };
+    tokio::join!(activity.idle_for(Duration::from_secs(3)), visit);
+    assert_eq!(began.elapsed().as_secs(), 5);
+}

@@ -1,0 +1,90 @@
+use super::*;
+use crate::backend::machine::{Event, What, step};
+use plane_core::message::backend::{BackendState, LogKind};
+
+fn request(id: &str) -> SpawnRequest {
+    serde_json::from_value(serde_json::json!({
+        "cluster": "plane.test", "drone_id": "d", "max_idle_secs": 1, "backend_id": id, "metadata": {},
+        "executable": {"image": "i", "env": {}, "resource_limits": {}},
+    }))
+    .unwrap()
+}
+
+fn line(id: &str, text: &str) -> Outgoing {
+    Outgoing::Log(LogLine { backend_id: id.parse().unwrap(), kind: LogKind::Meta, text: text.into() })
+}
+
+fn new() -> State {
+    State::New { since: Timestamp::now() }
+}
+
+fn gone(state: State) -> State {
+    [What::Accepted, What::PullFailed("no".into()), What::Removed]
+        .into_iter()
+        .fold(state, |state, what| step(state, Event { time: Timestamp::now(), what }).0)
+}
+
+#[tokio::test]
+async fn what_is_written_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/drone.sqlite3");
+    let (id, state) = {
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.insert(&request("a"), &new()).await.unwrap(), Inserted::New);
+        assert_eq!(store.insert(&request("a"), &new()).await.unwrap(), Inserted::Known);
+        store.insert(&request("b"), &new()).await.unwrap();
+        let (state, _) = step(new(), Event { time: Timestamp::now(), what: What::Accepted });
+        store.persist(&"a".parse().unwrap(), &state, &[line("a", "1"), line("a", "2")]).await.unwrap();
+        let over = gone(new());
+        assert_eq!(over.reported().unwrap().0, BackendState::ErrorLoading);
+        store.persist(&"b".parse().unwrap(), &over, &[]).await.unwrap();
+        store.set_draining(true).await.unwrap();
+        (store.drone_id(None).await.unwrap(), state)
+    };
+    let store = reopened(&path).await;
+    let known = store.unfinished().await.unwrap();
+    assert_eq!((known.len(), &known[0].request, &known[0].state), (1, &request("a"), &state));
+    assert_eq!(store.ended_since(Timestamp::UNIX_EPOCH).await.unwrap(), ["b".parse().unwrap()]);
+    assert_eq!(store.request(&"b".parse().unwrap()).await.unwrap(), Some(request("b")));
+    assert!(store.draining().await.unwrap());
+    assert_eq!(store.drone_id(None).await.unwrap(), id);
+    let waiting = store.next_outgoing(10).await.unwrap();
+    assert_eq!(waiting.iter().map(|(_, say)| say.clone()).collect::<Vec<_>>(), [line("a", "1"), line("a", "2")]);
+    store.acknowledge(vec![waiting[0].0]).await.unwrap();
+    assert_eq!(store.next_outgoing(10).await.unwrap(), waiting[1..]);
+}
+
+/// Opens a database that the thread of a dropped store is about to let go of.
+async fn reopened(path: &Path) -> Store {
+    loop {
+        match Store::open(path) {
+            Err(StoreError::InUse(_)) => tokio::task::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_database_is_one_drones() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("drone.sqlite3");
+    let store = Store::open(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    store.drone_id(Some("one".parse().unwrap())).await.unwrap();
+    store.insert(&request("a"), &new()).await.unwrap();
+    let error = store.drone_id(Some("two".parse().unwrap())).await.unwrap_err().to_string();
+    assert!(error.contains("1 backends of the drone one"), "{error}");
+    store.persist(&"a".parse().unwrap(), &gone(new()), &[]).await.unwrap();
+    assert_eq!(store.drone_id(Some("two".parse().unwrap())).await.unwrap().as_str(), "two");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text");
+    std::fs::write(&path, "this is a text and no database, and long enough to be seen as one".repeat(20)).unwrap();
+    let error = Store::open(&path).unwrap_err().to_string();
+    assert!(error.contains("text cannot be opened"), "{error}");
+}
