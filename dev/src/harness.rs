@@ -7,7 +7,7 @@ mod nats;
 mod process;
 pub mod wire;
 
-pub use cluster::{Cluster, Daemon, Drone, PATIENCE};
+pub use cluster::{Cluster, Daemon, Drone, PATIENCE, Settings};
 pub use http::{Answer, HeldOpen, get, get_with, websocket};
 pub use nats::NatsServer;
 pub use process::{Process, binary};

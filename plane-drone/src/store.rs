@@ -118,7 +118,7 @@ impl Store {
         let failed = |cause: String| StoreError::Open { path: path.to_owned(), cause };
         let lock = own(path)?;
         let mut connection = Connection::open(path).map_err(|e| failed(e.to_string()))?;
-        schema::prepare(&mut connection).map_err(|e| failed(e.to_string()))?;
+        schema::prepare(&mut connection).map_err(failed)?;
         let (calls, mut waiting) = mpsc::channel::<Call>(WAITING_CALLS);
         let serve = move || {
             let _lock = lock;

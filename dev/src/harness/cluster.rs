@@ -6,10 +6,10 @@ use futures_util::future::try_join_all;
 use plane_core::{
     id::{BackendId, ClusterName, DroneId},
     message::{
-        backend::{BackendState, LogLine, PublicStatus},
+        backend::{BackendState, LogLine, PublicStatus, TerminateRequest},
         schedule::{Executable, ScheduleRequest, ScheduleResponse},
     },
-    nats::{Event, Nats, StreamName},
+    nats::{Event, Nats, NatsError, StreamName},
 };
 use std::{
     net::SocketAddr,
@@ -36,6 +36,7 @@ pub struct Cluster {
     /// The server between them.
     pub nats: NatsServer,
     image: String,
+    http_port: u16,
     folder: tempfile::TempDir,
 }
 
@@ -133,17 +134,49 @@ impl Drone {
     }
 }
 
+/// What a [`Cluster`] is made of.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name; one that nobody else has where it is not given.
+    pub name: Option<ClusterName>,
+    /// How many controllers it has.
+    pub controllers: usize,
+    /// How many drones it has.
+    pub drones: usize,
+    /// What stands in each drone's configuration besides: keys of `[agent]`, then whole sections.
+    pub agent: String,
+    /// The port of NATS; 0: any.
+    pub nats_port: u16,
+    /// The port of the drones' proxies; 0: any.
+    pub http_port: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { name: None, controllers: 1, drones: 1, agent: String::new(), nats_port: 0, http_port: 0 }
+    }
+}
+
 impl Cluster {
     /// Starts one and waits until its drones take backends. `agent` is put into each drone's configuration.
     ///
     /// # Errors
     /// Where a part does not come up.
     pub async fn start_with(controllers: usize, drones: usize, agent: &str) -> Result<Self> {
+        Self::start_as(Settings { controllers, drones, agent: agent.to_owned(), ..Settings::default() }).await
+    }
+
+    /// Starts one and waits until its drones take backends.
+    ///
+    /// # Errors
+    /// Where a part does not come up.
+    pub async fn start_as(settings: Settings) -> Result<Self> {
+        let Settings { name, controllers, drones, agent, nats_port, http_port } = settings;
         let image = crate::image::ensure_demo_image().await?;
         let folder = tempfile::tempdir()?;
-        let nats = NatsServer::start().await?;
+        let nats = NatsServer::start_on(nats_port).await?;
         let client = nats.connect().await?;
-        let name = unique_cluster();
+        let name = name.unwrap_or_else(unique_cluster);
         let hosts = format!("[nats]\nhosts = [\"{}\"]\n", nats.url());
         let controllers = (0..controllers).map(|number| {
             let config = format!("{hosts}[scheduler]\n");
@@ -153,14 +186,43 @@ impl Cluster {
         for controller in &mut controllers {
             controller.logged("controller is ready").await?;
         }
-        let mut cluster = Self { name, client, controllers, drones: Vec::new(), nats, image, folder };
+        let mut cluster = Self { name, client, controllers, drones: Vec::new(), nats, image, folder, http_port };
         for _ in 0..drones {
-            cluster.add_drone(agent).await?;
+            cluster.add_drone(&agent).await?;
         }
         for drone in 0..drones {
             cluster.drones[drone].daemon.logged(" registered").await?;
         }
         Ok(cluster)
+    }
+
+    /// The image of the demo backend.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// Ends it as an operator would: backends first, each by the API, then the daemons.
+    ///
+    /// # Errors
+    /// Where a part does not end.
+    pub async fn shut_down(mut self) -> Result<()> {
+        let ids = containers_of(&self.name, "{{.Label \"dev.plane.backend\"}}");
+        let backends = ids.iter().filter_map(|id| id.parse::<BackendId>().ok());
+        let ends = backends.map(|backend_id| {
+            let request = TerminateRequest { cluster_id: self.name.clone(), backend_id: backend_id.clone() };
+            let (client, cluster) = (&self.client, &self);
+            async move {
+                match client.request(&request, PATIENCE).await {
+                    Ok(()) | Err(NatsError::NoResponders(_)) => cluster.container_gone(&backend_id).await,
+                    Err(error) => Err(error.into()),
+                }
+            }
+        });
+        try_join_all(ends).await?;
+        for daemon in self.drones.iter_mut().map(|drone| &mut drone.daemon).chain(&mut self.controllers) {
+            daemon.stop(PATIENCE).await?;
+        }
+        Ok(())
     }
 
     /// One controller and one drone.
@@ -180,9 +242,10 @@ impl Cluster {
         let database = self.folder.path().join(format!("{id}.sqlite3"));
         let config = format!(
             "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = [\"{}\"]\n\
-             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = 0\nallow_path_routing = true\n",
+             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n",
             self.name,
             self.nats.url(),
+            self.http_port,
         );
         let daemon = Daemon::new("plane-drone", &format!("drone-{id}"), self.folder.path(), &config)?;
         let mut drone = Drone { id, daemon, proxy: SocketAddr::from(([127, 0, 0, 1], 0)) };

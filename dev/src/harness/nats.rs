@@ -19,9 +19,17 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start() -> Result<Self> {
+        Self::start_on(0).await
+    }
+
+    /// Starts one on a port of the caller's; 0: any.
+    ///
+    /// # Errors
+    /// Where the program is missing or does not come up.
+    pub async fn start_on(port: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut server = Self { folder, process: None, port: 0 };
-        server.launch("-1").await?;
+        server.launch(&if port == 0 { "-1".to_owned() } else { port.to_string() }).await?;
         Ok(server)
     }
 

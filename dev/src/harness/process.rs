@@ -25,6 +25,8 @@ impl Process {
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        // Ctrl-C is for the owner alone, which then ends its children in its own order.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         die_with_parent(&mut command);
         let child =
             command.spawn().with_context(|| format!("cannot start {name}; dev/setup installs what is needed"))?;

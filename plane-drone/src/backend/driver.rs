@@ -219,7 +219,7 @@ impl Driver {
                 What::AnsweredHttp
             }),
             Action::WatchContainer => {
-                self.in_life("watch", async move { What::ContainerEnded(watch::until_it_ends(&*engine, &id).await) })
+                self.in_life("watch", async move { What::ContainerEnded(watch::until_it_ends(&*engine, &id).await) });
             }
             Action::FollowLogs => {
                 let done = CancellationToken::new();

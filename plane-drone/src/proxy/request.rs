@@ -53,7 +53,7 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<String, Refusal> {
 
 /// The protocol that a request asks to change to.
 pub(super) fn asked_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
-    let asks = named(request.headers()).iter().any(|name| name == header::UPGRADE);
+    let asks = named(request.headers()).contains(&header::UPGRADE);
     asks.then(|| request.headers().get(header::UPGRADE).cloned()).flatten()
 }
 

@@ -1,0 +1,42 @@
+//! `plane logs`
+
+use crate::{Failure, arguments::Output, command::status::Follower, output};
+use plane_core::{
+    id::BackendId,
+    message::backend::{LogKind, LogLine},
+    nats::{Event, Nats, StreamName},
+};
+use std::time::Duration;
+
+/// How long lines may come after a backend's end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: Output) -> Result<(), Failure> {
+    let mut replay = nats.replay(StreamName::Logs, &LogLine::subject_of(backend)).await?;
+    let mut follower = Follower::start(nats, Some(backend)).await?;
+    let ended = async {
+        while !follower.next().await.state.is_final() {}
+        tokio::time::sleep(LAST_LINES).await;
+    };
+    tokio::pin!(ended);
+    let mut live = false;
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = replay.next() => event,
+            () = &mut ended, if live => return Ok(()),
+        };
+        match event {
+            Event::Entry(entry) => {
+                let Ok(line) = serde_json::from_slice::<LogLine>(&entry.payload) else { continue };
+                output::print(output, &line, || match line.kind {
+                    LogKind::Stdout => format!("out   {}", line.text),
+                    LogKind::Stderr => format!("err   {}", line.text),
+                    LogKind::Meta => format!("plane {}", line.text),
+                })?;
+            }
+            Event::CaughtUp if follow => live = true,
+            Event::CaughtUp => return Ok(()),
+        }
+    }
+}

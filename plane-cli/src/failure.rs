@@ -1,0 +1,77 @@
+//! What can go wrong, and what to try then.
+
+use plane_core::{
+    id::{BackendId, ClusterName, DroneId},
+    message::FaultCode,
+    nats::NatsError,
+};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// NATS does not answer.
+    #[error("NATS does not answer at {0}")]
+    Unreachable(String),
+    /// No drone takes a backend.
+    #[error("no drone of {0} takes a backend now")]
+    NoDrone(ClusterName),
+    /// Nobody runs the backend.
+    #[error("no drone of {cluster} runs the backend {backend}")]
+    NoBackend {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The backend.
+        backend: BackendId,
+    },
+    /// The drone is not there.
+    #[error("the drone {drone} of {cluster} does not answer")]
+    NoDroneThere {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The drone.
+        drone: DroneId,
+    },
+    /// A backend ended before it was ready.
+    #[error("the backend {backend} became {state}: {reason}")]
+    Ended {
+        /// The backend.
+        backend: BackendId,
+        /// Its final state.
+        state: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something asked of NATS.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The result cannot be written.
+    #[error("the result cannot be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl Failure {
+    /// What to try next.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unreachable(_) => "give the right address with --nats or PLANE_NATS; `dev/up` starts one of its own",
+            Self::NoDrone(cluster) => {
+                return Some(format!("`plane list-drones {cluster}` shows drones and their states"));
+            }
+            Self::NoBackend { .. } => "`plane list-backends` shows what runs; what has ended need not be terminated",
+            Self::NoDroneThere { cluster, .. } => {
+                return Some(format!("`plane list-drones {cluster}` shows the drones"));
+            }
+            Self::Ended { backend, .. } => return Some(format!("`plane logs {backend}` shows what it wrote")),
+            Self::Nats(NatsError::NoResponders(_)) => "is a controller running on this NATS?",
+            Self::Nats(NatsError::TimedOut(_)) => "it may have happened all the same: look with `plane list-backends`",
+            Self::Nats(NatsError::Fault(fault)) => match fault.code {
+                FaultCode::BackendIdInUse => "leave out --id, or choose another",
+                FaultCode::LockBusy | FaultCode::Unavailable => "try again in a moment",
+                FaultCode::BadRequest | FaultCode::Internal => return None,
+            },
+            Self::Nats(NatsError::Other { .. }) => "has a controller run on this NATS yet? It makes the streams",
+            Self::Nats(NatsError::Malformed { .. } | NatsError::WrongSequence(_)) | Self::Output(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
