@@ -1,0 +1,128 @@
+//! The examples in `docs` and `resources/samples`, as they are written: commands run, requests are sent,
+//! configurations are checked.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use plane_dev::harness::{Cluster, PATIENCE, Settings, binary, wire};
+use serde_json::Value;
+use std::{path::PathBuf, process::Command};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The fenced blocks of a page: what stands behind the fence, and the text.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join("docs").join(page)).unwrap();
+    let (mut blocks, mut open) = (Vec::new(), None);
+    for line in text.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(info), None) => open = Some((info.to_owned(), String::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((_, block))) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block of {page} does not end");
+    blocks
+}
+
+async fn cluster(name: &str) -> Cluster {
+    let settings = Settings { name: Some(name.parse().unwrap()), ..Settings::default() };
+    Cluster::start_as(settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_commands_of_getting_started_work() {
+    let cluster = cluster("docs.localhost").await;
+    let bins = binary("plane").unwrap().parent().unwrap().to_owned();
+    let path = format!("{}:{}", bins.display(), std::env::var("PATH").unwrap());
+    let scripts: Vec<_> = blocks("getting-started.md").into_iter().filter(|(info, _)| info == "sh run").collect();
+    assert!(scripts.len() >= 4);
+    for (_, script) in scripts {
+        let mut command = Command::new("bash");
+        command.args(["-euc", &script]).env("PATH", &path).env("PLANE_NATS", cluster.nats.url());
+        command.env("IMAGE", cluster.image()).env("CLUSTER", cluster.name.as_str());
+        command.env("DRONE", cluster.drones[0].id.as_str());
+        let done =
+            tokio::time::timeout(PATIENCE, tokio::process::Command::from(command).output()).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && !said.is_empty(), "{script}{said}{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+#[tokio::test]
+async fn the_requests_of_the_api_get_their_replies() {
+    let cluster = cluster("plane.test").await;
+    let mut subject: Option<(String, String)> = None;
+    let mut exchanged = 0;
+    for (info, text) in blocks("nats-api.md") {
+        if let Some(to) = info.strip_prefix("json request ") {
+            subject = Some((to.to_owned(), text.replace("example/app:1", cluster.image())));
+        } else if info == "json reply" {
+            let (to, request) = subject.take().unwrap();
+            let answer = wire::request(&cluster.nats.url(), &to, request.as_bytes()).await.unwrap();
+            let (answer, written): (Value, Value) =
+                (serde_json::from_str(&answer).unwrap(), serde_json::from_str(&text).unwrap());
+            assert_eq!(shape(&answer), shape(&written), "{to}: {answer}");
+            exchanged += 1;
+        }
+    }
+    assert_eq!(exchanged, 3);
+}
+
+/// A value without its texts, but for those of one word, and up to an ellipsis.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Array(items) => items.iter().map(shape).collect(),
+        Value::String(text) if matches!(text.as_str(), "BadRequest" | "docs-example") => value.clone(),
+        Value::String(_) => "a text".into(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_configurations_are_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |program: &str, text: &str| {
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, text).unwrap();
+        let checked = Command::new(binary(program).unwrap()).arg("--check-config").arg(&file).output().unwrap();
+        assert!(checked.status.success(), "{text}{}", String::from_utf8_lossy(&checked.stderr));
+    };
+    let written = blocks("configuration.md")
+        .into_iter()
+        .filter_map(|(info, text)| info.strip_prefix("toml ").map(|program| (program.to_owned(), text)));
+    let written: Vec<_> = written.collect();
+    assert_eq!(written.len(), 3);
+    for (program, text) in written {
+        check(&program, &text);
+    }
+    for daemon in ["controller", "drone"] {
+        let sample = std::fs::read_to_string(root().join(format!("resources/samples/{daemon}.toml"))).unwrap();
+        check(&format!("plane-{daemon}"), &sample);
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let pages = ["README.md", "ARCHITECTURE.md"].map(PathBuf::from).into_iter();
+    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for page in pages.map(|page| root().join(page)).chain(docs) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap();
+            let there = file.starts_with("http") || page.parent().unwrap().join(file).exists();
+            assert!(there, "{}: {link}", page.display());
+        }
+        for path in text.split('`').skip(1).step_by(2).filter(|code| code.contains('/') && code.ends_with(".rs")) {
+            let bases = ["", "plane-core/src", "plane-controller/src", "plane-drone/src"];
+            let there = path.contains('*') || bases.iter().any(|base| root().join(base).join(path).exists());
+            assert!(there, "{}: {path}", page.display());
+        }
+    }
+}
