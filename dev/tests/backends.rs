@@ -107,6 +107,82 @@ async fn what_cannot_be_loaded_ends_in_error_loading() {
     }
 }
 
+/// An image whose entry point is not there.
+fn broken_image() -> String {
+    let name = format!("plane/broken:{}", plane_core::id::BackendId::random());
+    let script = r#"tar cf - --files-from /dev/null | docker import --change 'ENTRYPOINT ["/nothing"]' - "$0""#;
+    let made = std::process::Command::new("sh").args(["-ec", script, &name]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    name
+}
+
+#[tokio::test]
+async fn a_broken_entry_point_ends_in_error_loading() {
+    let cluster = Cluster::start().await.unwrap();
+    let mut request = cluster.request(300, &[]);
+    request.executable.image = broken_image();
+    let (backend, _) = cluster.schedule(&request).await.unwrap();
+    assert_eq!(ends(&cluster, &backend, ErrorLoading).await, [Loading, ErrorLoading]);
+    let lines = cluster.log_lines(&backend).await.unwrap();
+    assert!(lines.iter().any(|line| line.text.contains("/nothing")), "{lines:?}");
+    let removed = std::process::Command::new("docker").args(["rmi", &request.executable.image]).output().unwrap();
+    assert!(removed.status.success());
+}
+
+#[tokio::test]
+async fn limits_environment_and_port_reach_the_container() {
+    let cluster = Cluster::start().await.unwrap();
+    let mut request = cluster.request(300, &[("GREETING", "hello = you")]);
+    request.executable.port = Some(9123.try_into().unwrap());
+    let limits = serde_json::json!({
+        "cpu_period": 50000, "cpu_period_percent": 40, "cpu_time_limit": 77, "memory_limit_bytes": 50_000_000,
+    });
+    request.executable.resource_limits = serde_json::from_value(limits).unwrap();
+    let (backend, drone) = cluster.schedule(&request).await.unwrap();
+    cluster.wait_for(&backend, Ready).await.unwrap();
+    let inspected =
+        std::process::Command::new("docker").args(["inspect", &format!("plane-{backend}")]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    let (host, config) = (&found[0]["HostConfig"], &found[0]["Config"]);
+    assert_eq!((&host["CpuPeriod"], &host["CpuQuota"]), (&50000.into(), &20000.into()));
+    assert_eq!((&host["Memory"], &host["Ulimits"][0]["Hard"]), (&50_000_000.into(), &77.into()));
+    let env = config["Env"].as_array().unwrap();
+    assert!(env.contains(&"GREETING=hello = you".into()) && env.contains(&"PORT=9123".into()), "{env:?}");
+    let labels = [
+        ("managed", "true"),
+        ("cluster", cluster.name.as_str()),
+        ("drone", drone.as_str()),
+        ("backend", backend.as_str()),
+    ];
+    for (label, value) in labels {
+        assert_eq!(config["Labels"][format!("dev.plane.{label}")], value);
+    }
+    assert!(host["LogConfig"]["Config"]["max-size"].is_string());
+    assert!(get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap().status.is_success());
+}
+
+#[tokio::test]
+async fn what_a_backend_writes_and_uses_is_told() {
+    let cluster = Cluster::start().await.unwrap();
+    let subject = format!("cluster.{}.backend.*.stats", cluster.name.subject_token());
+    let mut stats = cluster.client.subscribe::<plane_core::message::backend::Stats>(&subject).await.unwrap();
+    let (backend, _) = cluster.schedule(&cluster.request(300, &[("DEMO_LINES", "20")])).await.unwrap();
+    cluster.wait_for(&backend, Ready).await.unwrap();
+    let told = tokio::time::timeout(PATIENCE, stats.next()).await.unwrap().unwrap();
+    assert_eq!(told.backend_id, backend);
+    assert!(told.mem_used > 0 && told.mem_available > told.mem_used && told.sys_cpu > 0, "{told:?}");
+    let request = TerminateRequest { cluster_id: cluster.name.clone(), backend_id: backend.clone() };
+    cluster.client.request(&request, PATIENCE).await.unwrap();
+    ends(&cluster, &backend, Terminated).await;
+    let lines = cluster.log_lines(&backend).await.unwrap();
+    let of = |kind| lines.iter().filter(|line| line.kind == kind).count();
+    assert!(of(LogKind::Stdout) >= 20 && of(LogKind::Stderr) >= 20 && of(LogKind::Meta) == 1, "{lines:?}");
+    for line in &lines {
+        let (time, rest) = line.text.split_once(' ').unwrap();
+        assert!(time.parse::<jiff::Timestamp>().is_ok() && rest.ends_with('\n'), "{line:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_container_removed_behind_our_back_has_failed() {
     let cluster = Cluster::start().await.unwrap();

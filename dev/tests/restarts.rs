@@ -4,7 +4,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use plane_core::message::backend::BackendState::{Failed, Ready};
-use plane_dev::harness::{Cluster, PATIENCE, get, websocket};
+use plane_dev::harness::{Cluster, HeldOpen, PATIENCE, get, websocket};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -54,10 +54,40 @@ async fn controllers_and_nats_may_vanish_while_users_are_connected() {
 }
 
 #[tokio::test]
+async fn a_backend_that_starts_without_any_controller_is_reachable_all_the_same() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let late = [("DEMO_MODE", "late"), ("DEMO_AFTER_MS", "1500")];
+    let (backend, _) = cluster.schedule(&cluster.request(300, &late)).await.unwrap();
+    cluster.controllers[0].kill();
+    let answer = get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap();
+    assert!(answer.status.is_success(), "{answer:?}");
+    cluster.controllers[0].start().unwrap();
+    let history = cluster.history_until(&backend, Ready).await.unwrap();
+    assert_eq!(history.len(), 3, "{history:?}");
+}
+
+#[tokio::test]
+async fn a_drone_whose_nats_is_away_serves_what_it_ran() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    cluster.nats.kill();
+    cluster.drones[0].daemon.kill();
+    cluster.drones[0].restart().await.unwrap();
+    let answer = get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap();
+    assert!(answer.status.is_success(), "{answer:?}");
+    cluster.nats.restart().await.unwrap();
+    cluster.drones[0].daemon.logged(" registered").await.unwrap();
+}
+
+#[tokio::test]
 async fn sigterm_ends_both_daemons_cleanly_and_leaves_containers_running() {
     let mut cluster = Cluster::start().await.unwrap();
     let backend = cluster.ready().await.unwrap();
     let deadline = Duration::from_secs(10);
+    let proxy = cluster.drones[0].proxy;
+    let _socket = websocket(proxy, &cluster.name, &backend, "/ws").await.unwrap();
+    let _hanging =
+        HeldOpen::open(proxy, &format!("{backend}.{}", cluster.name), "/slow?chunks=600&ms=100", &[]).await.unwrap();
     let drone = cluster.drones[0].daemon.stop(deadline).await.unwrap();
     let controller = cluster.controllers[0].stop(deadline).await.unwrap();
     assert_eq!((drone.code(), controller.code()), (Some(0), Some(0)));

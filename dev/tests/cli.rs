@@ -1,0 +1,72 @@
+//! The command `plane` as people and programs use it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use plane_dev::harness::{Cluster, PATIENCE, binary};
+use serde_json::Value;
+use std::process::Output;
+
+async fn plane(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(binary("plane").unwrap());
+    command.args(arguments).env("PLANE_NATS", cluster.nats.url()).kill_on_drop(true);
+    tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap()
+}
+
+async fn json(cluster: &Cluster, arguments: &[&str]) -> Vec<Value> {
+    let done = plane(cluster, &[arguments, &["-o", "json"]].concat()).await;
+    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What a failing command says on stderr; nothing on stdout.
+async fn fails(cluster: &Cluster, arguments: &[&str]) -> String {
+    let done = plane(cluster, arguments).await;
+    assert_eq!((done.status.code(), done.stdout), (Some(1), vec![]), "{arguments:?}");
+    String::from_utf8(done.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn a_backend_from_its_spawn_to_its_end() {
+    let cluster = Cluster::start().await.unwrap();
+    let (name, image) = (cluster.name.as_str(), cluster.image());
+    let spawned = json(&cluster, &["spawn", name, image, "--pull", "never", "--wait", "--env", "DEMO_LINES=3"]).await;
+    let backend = spawned[0]["Scheduled"]["backend_id"].as_str().unwrap().to_owned();
+    let listed = json(&cluster, &["list-backends", name]).await;
+    assert_eq!((&listed[0][0]["backend"], &listed[0][0]["state"]), (&backend.as_str().into(), &"Ready".into()));
+    let drones = json(&cluster, &["list-drones", name]).await;
+    assert_eq!((&drones[0][0]["state"], &drones[0][0]["backends"]), (&"Ready".into(), &1.into()));
+    json(&cluster, &["terminate", name, &backend]).await;
+    let states = json(&cluster, &["status", &backend]).await;
+    let states: Vec<_> = states.iter().map(|status| status["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["Loading", "Starting", "Ready", "Terminated"]);
+    let lines = json(&cluster, &["logs", &backend, "--follow"]).await;
+    assert!(lines.iter().any(|line| line["kind"] == "Meta") && lines.len() >= 7, "{lines:?}");
+    assert_eq!(json(&cluster, &["list-backends", name]).await, [serde_json::json!([])]);
+    assert_eq!(json(&cluster, &["list-backends", name, "--all"]).await[0][0]["state"], "Terminated");
+    let table = plane(&cluster, &["list-backends", "--all"]).await.stdout;
+    assert!(String::from_utf8(table).unwrap().starts_with("CLUSTER"));
+}
+
+#[tokio::test]
+async fn errors_say_what_to_do_next() {
+    let cluster = Cluster::start().await.unwrap();
+    let name = cluster.name.as_str();
+    let drone = cluster.drones[0].id.as_str();
+    for (arguments, says) in [
+        (&["terminate", name, "nobody"][..], "plane list-backends"),
+        (&["spawn", "other.test", "i"], "plane list-drones other.test"),
+        (&["spawn", name, "plane/none:1", "--pull", "never", "--wait"], "plane logs"),
+        (&["spawn", name, "i", "--lock", "l"], "lock"),
+        (&["drain", name, "nobody"], "plane list-drones"),
+        (&["list-drones", "--nats", "nats://u:secret@127.0.0.1:1"], "PLANE_NATS"),
+    ] {
+        let said = fails(&cluster, arguments).await;
+        assert!(
+            said.starts_with("error: ") && said.contains(says) && !said.contains("secret"),
+            "{arguments:?}: {said}"
+        );
+    }
+    json(&cluster, &["drain", name, drone]).await;
+    assert!(fails(&cluster, &["spawn", name, "i"]).await.contains("no drone"));
+    json(&cluster, &["drain", name, drone, "--cancel"]).await;
+}
