@@ -12,7 +12,7 @@ use crate::{
     route::Routes,
     store::{Inserted, Known, Store, StoreError},
 };
-use driver::{Driver, Signal};
+use driver::{Driver, Origin, Signal};
 use jiff::Timestamp;
 use machine::{Limits, State, What};
 use plane_core::{
@@ -103,7 +103,7 @@ impl Drivers {
         for Known { request, state } in drivers.parts.store.unfinished().await? {
             let backend = request.backend_id.clone();
             tracing::info!(%backend, ?state, "taking a backend up again");
-            let handle = drivers.drive(request, state);
+            let handle = drivers.drive(request, state, Origin::EarlierRun);
             drivers.known().insert(backend, handle);
         }
         drivers.parts.tasks.spawn("reap", drivers.clone().reap());
@@ -125,7 +125,7 @@ impl Drivers {
             Inserted::Known => Ok(None),
             Inserted::New => {
                 let backend = request.backend_id.clone();
-                let handle = self.drive(request, state);
+                let handle = self.drive(request, state, Origin::Request);
                 self.known().insert(backend, handle.clone());
                 Ok(Some(handle))
             }
@@ -141,7 +141,7 @@ impl Drivers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drive(&self, request: SpawnRequest, state: State) -> BackendHandle {
+    fn drive(&self, request: SpawnRequest, state: State, origin: Origin) -> BackendHandle {
         let (signals, waiting) = mpsc::channel(SIGNALS);
         let id = request.backend_id.clone();
         let ended = CancellationToken::new();
@@ -155,7 +155,7 @@ impl Drivers {
         let driver = Driver::new(self.parts.clone(), request, state, signals, waiting, ended);
         let known = self.known.clone();
         self.parts.tasks.spawn(format!("drive {id}"), async move {
-            driver.run().await;
+            driver.run(origin).await;
             known.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
         handle

@@ -27,6 +27,7 @@ use plane_core::{
     task::Tasks,
 };
 use refusal::Refusal;
+use socket2::{SockRef, TcpKeepalive};
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -37,6 +38,10 @@ use tokio::{
 const CONNECTIONS: usize = 20_000;
 /// How long a client may take to send the head of a request.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// A silent client is probed after this long, this often, and given up after so many probes without an answer.
+const SILENCE: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
 /// How long requests under way may take once the drone stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -118,8 +123,8 @@ impl Proxy {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "TCP_NODELAY");
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
+            tracing::debug!(%peer, %error, "a connection has not all its options");
         }
         let stop = self.tasks.stop_token();
         let service = service_fn(move |request| {
@@ -236,6 +241,13 @@ impl Proxy {
         request::clean_response(response.headers_mut());
         Ok(response.map(|body| Either::Right(Received::new(body, entered))))
     }
+}
+
+/// Has the kernel find out when a client is gone without a word: a WebSocket from a machine that sleeps would keep its
+/// backend for ever.
+fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    let probing = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&probing)
 }
 
 /// Checks a request against a backend's token. `Some` where that answers it.

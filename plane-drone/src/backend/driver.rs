@@ -33,6 +33,15 @@ pub(super) struct Signal {
     pub(super) done: Option<oneshot::Sender<()>>,
 }
 
+/// Where a backend comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It is new, and waits for the word to begin.
+    Request,
+    /// It was driven before the drone restarted: what became of its container has to be seen.
+    EarlierRun,
+}
+
 /// Drives one backend.
 pub(super) struct Driver {
     parts: Arc<Parts>,
@@ -71,9 +80,9 @@ impl Driver {
     }
 
     /// Runs until the container is gone, or the drone stops; then the next run of the drone goes on.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, origin: Origin) {
         let stop = self.parts.tasks.stop_token();
-        if !matches!(self.state, State::New { .. }) {
+        if origin == Origin::EarlierRun {
             self.look();
         }
         while self.state.has_ended().is_none() {

@@ -51,10 +51,12 @@ pub(super) async fn pass_on_lines(engine: &dyn Engine, mut nats: value::Receiver
     loop {
         let since = last.map_or(0, |time| i32::try_from(time.as_second()).unwrap_or(i32::MAX));
         let mut lines = engine.lines(backend, since);
+        // The engine counts in whole seconds. Pieces of one long line have one time, so only what came before is told apart.
+        let known = last;
         let mut broken = false;
         while let Some(line) = lines.next().await {
             match line {
-                Ok((_, text)) if time_of(&text).is_some_and(|time| last.is_some_and(|last| time <= last)) => {}
+                Ok((_, text)) if time_of(&text).is_some_and(|time| known.is_some_and(|known| time <= known)) => {}
                 Ok(line) => {
                     last = time_of(&line.1).or(last);
                     publish(&nats, backend, line).await;
