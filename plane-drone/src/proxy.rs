@@ -7,6 +7,8 @@ mod auth;
 mod body;
 mod refusal;
 mod request;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod upstream;
 

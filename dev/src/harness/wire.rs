@@ -22,6 +22,28 @@ pub async fn request(server: &str, subject: &str, payload: &[u8]) -> Result<Stri
     tokio::time::timeout(Duration::from_secs(10), reply(&mut stream)).await.context("no reply")?
 }
 
+/// Publishes `payload` on `subject`; returns once the server has taken it.
+///
+/// # Errors
+/// Where the server does not.
+pub async fn publish(server: &str, subject: &str, payload: &[u8]) -> Result<()> {
+    let address = server.strip_prefix("nats://").context("not a NATS URL")?;
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
+    let head = format!("CONNECT {{\"verbose\":false}}\r\nPUB {subject} {}\r\n", payload.len());
+    stream.write_all(&[head.as_bytes(), payload, b"\r\nPING\r\n"].concat()).await?;
+    let taken = async {
+        let mut line = String::new();
+        while stream.read_line(&mut line).await? > 0 {
+            if line.starts_with("PONG") {
+                return Ok(());
+            }
+            line.clear();
+        }
+        bail!("the server closed the connection")
+    };
+    tokio::time::timeout(Duration::from_secs(10), taken).await.context("the server does not answer")?
+}
+
 async fn reply(stream: &mut BufReader<TcpStream>) -> Result<String> {
     loop {
         let mut line = String::new();

@@ -1,0 +1,109 @@
+//! The proxy's patience, with backends that are played by sockets of the test.
+
+use super::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const SHORT: Patience = Patience { start: Duration::from_millis(100), answer: Duration::from_millis(300) };
+
+struct Setting {
+    tasks: Tasks,
+    routes: Routes,
+    proxy: SocketAddr,
+    backend: TcpListener,
+}
+
+async fn setting() -> Setting {
+    setting_with(SHORT).await
+}
+
+async fn setting_with(patience: Patience) -> Setting {
+    let (tasks, routes) = (Tasks::new(), Routes::default());
+    let config = ProxyConfig {
+        bind_ip: [127, 0, 0, 1].into(),
+        http_port: 0,
+        https_port: None,
+        passthrough: None,
+        allow_path_routing: false,
+    };
+    let proxy = Proxy::start(&config, "plane.test".parse().unwrap(), routes.clone(), patience, &tasks).await.unwrap();
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Setting { tasks, routes, proxy, backend }
+}
+
+async fn ask(proxy: SocketAddr, rest: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: b.plane.test\r\nConnection: close\r\n{rest}");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_become_ready_is_not_waited_for_for_ever() {
+    let Setting { routes, proxy, .. } = setting().await;
+    routes.wait_for(&"b".parse().unwrap(), None);
+    let said = answer(ask(proxy, "\r\n").await).await;
+    assert!(said.starts_with("HTTP/1.1 503") && said.contains("retry-after: 1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_silent_backend_is_a_gateway_timeout() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    let said = answer(ask(proxy, "\r\n").await).await;
+    assert!(said.starts_with("HTTP/1.1 504"), "{said}");
+    assert_eq!(activity.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_no_silence() {
+    let patience = Patience { answer: Duration::from_secs(2), ..SHORT };
+    let Setting { routes, proxy, backend, .. } = setting_with(patience).await;
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    let mut stream = ask(proxy, "Content-Length: 8\r\n\r\n").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    let playing = async {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"12345678") {
+            inner.read_buf(&mut seen).await.unwrap();
+        }
+        inner.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    };
+    let uploading = async {
+        for byte in b"12345678" {
+            tokio::time::sleep(patience.answer / 6).await;
+            stream.write_all(&[*byte]).await.unwrap();
+        }
+        answer(stream).await
+    };
+    let ((), said) = tokio::join!(playing, uploading);
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_not_in_flight_any_more() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    let stream = ask(proxy, "\r\n").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome";
+    inner.write_all(head).await.unwrap();
+    assert_eq!(activity.in_flight(), 1);
+    drop(stream);
+    tokio::time::timeout(Duration::from_secs(20), activity.idle_for(Duration::from_millis(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_is_a_bad_gateway_and_the_end_is_clean() {
+    let Setting { tasks, routes, proxy, backend } = setting().await;
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    drop(backend);
+    assert!(answer(ask(proxy, "\r\n").await).await.starts_with("HTTP/1.1 502"));
+    assert!(tasks.shut_down(Duration::from_secs(10)).await);
+    assert!(TcpStream::connect(proxy).await.is_err());
+}
