@@ -27,18 +27,34 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start_on(port: u16) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut server = Self { folder, process: None, port: 0 };
+        let mut server = Self { folder: tempfile::tempdir()?, process: None, port: 0 };
         server.launch(&if port == 0 { "-1".to_owned() } else { port.to_string() }).await?;
         Ok(server)
     }
 
+    /// Starts one with a configuration of its own, in the server's format.
+    ///
+    /// # Errors
+    /// Where the program is missing or does not come up.
+    pub async fn start_configured(config: &str) -> Result<Self> {
+        let mut server = Self { folder: tempfile::tempdir()?, process: None, port: 0 };
+        std::fs::write(server.config_file(), config)?;
+        server.launch("-1").await?;
+        Ok(server)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.path().join("nats.conf")
+    }
+
     async fn launch(&mut self, port: &str) -> Result<()> {
-        let program = std::env::var_os("PLANE_NATS_SERVER").unwrap_or_else(|| "nats-server".into());
         let ports = self.folder.path().join("ports");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir_all(&ports)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
+        if self.config_file().exists() {
+            command.arg("-c").arg(self.config_file());
+        }
         command.args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"]).arg(self.folder.path().join("store"));
         command.arg("--ports_file_dir").arg(&ports);
         self.process = Some(Process::start("nats-server", command, &self.folder.path().join("log"))?);
@@ -77,6 +93,16 @@ impl NatsServer {
         self.kill();
         self.launch(&self.port.to_string()).await
     }
+}
+
+/// The server's program. Debian keeps daemons where users do not look.
+fn program() -> PathBuf {
+    if let Some(given) = std::env::var_os("PLANE_NATS_SERVER") {
+        return given.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join("nats-server")).find(|file| file.is_file()).unwrap_or_else(|| "nats-server".into())
 }
 
 async fn wait_for_port(folder: PathBuf) -> u16 {

@@ -73,7 +73,7 @@ async fn options(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<
         Some(NatsAuth::UserPassword { username, password }) => {
             options = options.user_and_password(username.clone(), password.expose().to_owned());
         }
-        None => {}
+        None => options = with_secret_of_url(options, &config.hosts),
     }
     if let Some(path) = &config.creds_path {
         let what = || format!("nats.creds_path {}", path.display());
@@ -94,6 +94,24 @@ async fn options(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<
         }
     }
     Ok(options)
+}
+
+/// The user and password, or the token, that stand in front of a host, as other NATS clients understand them.
+fn with_secret_of_url(options: ConnectOptions, hosts: &[String]) -> ConnectOptions {
+    let addresses = hosts.iter().filter_map(|host| host.parse::<async_nats::ServerAddr>().ok());
+    let found = addresses.filter_map(|address| {
+        let user = decoded(address.username()?);
+        Some((user, address.password().map(decoded)))
+    });
+    match found.into_iter().next() {
+        Some((user, Some(password))) => options.user_and_password(user, password),
+        Some((token, None)) => options.token(token),
+        None => options,
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Makes aws-lc-rs the one TLS provider of this process. To be called first thing in `main`; calling it again does nothing.
