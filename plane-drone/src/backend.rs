@@ -1,4 +1,4 @@
-//! Session backends on this drone: each has one task that drives it ([`driver`]) through the states that [`machine`]
+//! Session backends on this drone: each has one task that drives it (`driver`) through the states that [`machine`]
 //! decides. This module keeps the list of them: it admits new ones, takes old ones up again, and removes containers
 //! that belong to none.
 
