@@ -80,9 +80,10 @@ async fn unreadable_announcements_and_statuses_are_skipped() {
 #[tokio::test]
 async fn a_live_id_is_refused_and_the_same_request_is_accepted_again() {
     let cluster = Cluster::start().await.unwrap();
-    let request: SpawnRequest = serde_json::from_value(spawn(&cluster, "once")).unwrap();
+    let id = plane_core::id::BackendId::random().to_string();
+    let request: SpawnRequest = serde_json::from_value(spawn(&cluster, &id)).unwrap();
     assert!(cluster.client.request(&request, PATIENCE).await.unwrap());
-    let host = format!("once.{}", cluster.name);
+    let host = format!("{id}.{}", cluster.name);
     let page = plane_dev::harness::get_with(cluster.drones[0].proxy, &host, "/", &[]).await.unwrap();
     assert!(page.status.is_success());
     let containers = cluster.containers("{{.ID}}");
