@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use plane_core::id::BackendId;
+use plane_core::{id::BackendId, message::backend::BackendState};
 use plane_dev::harness::{Cluster, PATIENCE, binary, wire};
 use serde_json::Value;
 use std::{path::PathBuf, process::Command};
@@ -80,6 +80,9 @@ async fn the_requests_of_the_api_get_their_replies() {
         }
     }
     assert_eq!(exchanged, 3);
+    let backend = id.parse().unwrap();
+    cluster.wait_for(&backend, BackendState::Terminated).await.unwrap();
+    cluster.container_gone(&backend).await.unwrap();
 }
 
 /// A value without its texts, but for those of one word, and up to an ellipsis.
