@@ -33,12 +33,8 @@ async fn malformed_messages_get_an_error_and_harm_nothing() {
         format!("cluster.{token}.drone.{drone}.drain"),
         format!("cluster.{token}.backend.{backend}.terminate"),
     ];
-    let big = vec![b'['; 100_000];
     for subject in &subjects {
-        for payload in [&b""[..], b"{", b"null", b"[]", b"{}", b"{\"cluster\": 7}", b"\xff\xfe", b"\"\\ud800\"", &big] {
-            let answer = wire::request(&url, subject, payload).await.unwrap();
-            assert!(answer.starts_with("{\"Error\":{\"code\":\"BadRequest\""), "{subject}: {answer}");
-        }
+        wire::refuses_malformed(&url, subject).await.unwrap();
     }
     for (pointer, value, names) in [
         ("/backend_id", json!("Not_A_Label"), "backend id"),

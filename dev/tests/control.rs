@@ -191,12 +191,8 @@ async fn bad_requests_get_an_error_that_names_the_field() {
         format!("cluster.{token}.drone.register"),
         format!("cluster.{token}.backend.b.status"),
     ];
-    let big = vec![b'['; 100_000];
     for subject in &subjects {
-        for payload in [&b""[..], b"{", b"null", b"[]", b"{}", b"{\"cluster\": 7}", b"\xff\xfe", b"\"\\ud800\"", &big] {
-            let answer = wire::request(&url, subject, payload).await.unwrap();
-            assert!(answer.starts_with("{\"Error\":{\"code\":\"BadRequest\""), "{subject}: {answer}");
-        }
+        wire::refuses_malformed(&url, subject).await.unwrap();
     }
     let good = serde_json::to_value(cluster.request(30, &[])).unwrap();
     let changes = [

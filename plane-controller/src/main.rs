@@ -2,11 +2,7 @@
 
 use clap::Parser;
 use plane_controller::{STOP_DEADLINE, config::ControllerConfig};
-use plane_core::{
-    config::{DaemonArgs, Launch},
-    task::{Tasks, stop_signal},
-    telemetry, version,
-};
+use plane_core::{config::DaemonArgs, daemon, version};
 use std::process::ExitCode;
 
 /// Plane's controller: picks a drone for each session backend and keeps the history of all.
@@ -19,43 +15,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match arguments.daemon.launch::<ControllerConfig>() {
-        Launch::Run(config) => config,
-        Launch::Exit(code) => return code,
-    };
-    let log = telemetry::init();
-    plane_core::nats::install_crypto_provider();
-    match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(run(config, log)),
-        Err(error) => {
-            tracing::error!(%error, "the runtime does not start");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(config: ControllerConfig, log: telemetry::LogTap) -> ExitCode {
-    let tasks = Tasks::new();
-    let running = plane_controller::run(&config, &tasks, log);
-    tokio::pin!(running);
-    let outcome = tokio::select! {
-        outcome = &mut running => outcome,
-        signal = stop_signal() => {
-            if let Err(error) = signal {
-                tracing::error!(%error, "signals cannot be heard");
-            }
-            tracing::info!("stopping");
-            tasks.stop_token().cancel();
-            running.await
-        }
-    };
-    let ended = tasks.shut_down(STOP_DEADLINE).await;
-    match outcome {
-        Ok(()) if ended && !tasks.failed() => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!(%error, "the controller ends");
-            ExitCode::FAILURE
-        }
-    }
+    daemon::run(&arguments.daemon, STOP_DEADLINE, async |config: &ControllerConfig, tasks, log| {
+        plane_controller::run(config, tasks, log).await
+    })
 }

@@ -4,6 +4,7 @@
 //! This crate decides nothing about containers, proxies or DNS; those live in the daemons.
 
 pub mod config;
+pub mod daemon;
 pub mod id;
 pub mod message;
 pub mod nats;

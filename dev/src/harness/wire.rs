@@ -22,6 +22,21 @@ pub async fn request(server: &str, subject: &str, payload: &[u8]) -> Result<Stri
     tokio::time::timeout(Duration::from_secs(10), reply(&mut stream)).await.context("no reply")?
 }
 
+/// Sends what no program should, and checks that each is answered with an error of the sender's.
+///
+/// # Errors
+/// Where one is answered otherwise, or not at all.
+pub async fn refuses_malformed(server: &str, subject: &str) -> Result<()> {
+    let big = vec![b'['; 100_000];
+    for payload in [&b""[..], b"{", b"null", b"[]", b"{}", b"{\"cluster\": 7}", b"\xff\xfe", b"\"\\ud800\"", &big] {
+        let answer = request(server, subject, payload).await?;
+        if !answer.starts_with("{\"Error\":{\"code\":\"BadRequest\"") {
+            bail!("{subject} answers {answer} to {}", String::from_utf8_lossy(&payload[..payload.len().min(40)]));
+        }
+    }
+    Ok(())
+}
+
 /// Publishes `payload` on `subject`; returns once the server has taken it.
 ///
 /// # Errors
