@@ -210,6 +210,18 @@ async fn terminate_ends_a_backend_once_and_nobody_listens_afterwards() {
 }
 
 #[tokio::test]
+async fn what_ignores_sigterm_is_killed_after_its_grace() {
+    let cluster = Cluster::start().await.unwrap();
+    let (backend, _) = cluster.schedule(&cluster.request(300, &[("DEMO_MODE", "stubborn")])).await.unwrap();
+    cluster.wait_for(&backend, Ready).await.unwrap();
+    let request = TerminateRequest { cluster_id: cluster.name.clone(), backend_id: backend.clone() };
+    cluster.client.request(&request, PATIENCE).await.unwrap();
+    assert_eq!(ends(&cluster, &backend, Terminated).await, [Loading, Starting, Ready, Terminated]);
+    let last = cluster.history_until(&backend, Terminated).await.unwrap().pop().unwrap();
+    assert_eq!(last.exit_code, Some(137));
+}
+
+#[tokio::test]
 async fn fifty_at_once_all_become_ready() {
     let cluster = Cluster::start_with(2, 2, "").await.unwrap();
     let backends = cluster.ready_many(50).await.unwrap();

@@ -115,3 +115,28 @@ async fn two_drones_on_one_engine_leave_each_others_containers_alone() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn containers_without_a_backend_are_removed_but_only_the_drones_own() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    let drone = cluster.drones[0].id.to_string();
+    let [stray, others] = [drone.as_str(), "another-drone"].map(|drone| {
+        let id = plane_core::id::BackendId::random();
+        let labels =
+            [("managed", "true"), ("cluster", cluster.name.as_str()), ("drone", drone), ("backend", id.as_str())];
+        let labels = labels.map(|(label, value)| format!("--label=dev.plane.{label}={value}"));
+        let mut command = std::process::Command::new("docker");
+        command.args(["create", &format!("--name=plane-{id}")]).args(labels).arg(cluster.image());
+        assert!(command.output().unwrap().status.success());
+        id
+    });
+    cluster.drones[0].daemon.kill();
+    cluster.drones[0].restart().await.unwrap();
+    cluster.container_gone(&stray).await.unwrap();
+    let mut left = cluster.containers("{{.Names}}");
+    left.sort();
+    let mut expected = [format!("plane-{backend}"), format!("plane-{others}")];
+    expected.sort();
+    assert_eq!(left, expected);
+}
