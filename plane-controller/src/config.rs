@@ -14,18 +14,34 @@ pub struct ControllerConfig {
     pub scheduler: Option<SchedulerConfig>,
 }
 
-/// The `[scheduler]` section. Its presence alone says that this controller schedules; whichever cluster is asked for
-/// is served.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The `[scheduler]` section. Its presence says that this controller schedules; whichever cluster is asked for is
+/// served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SchedulerConfig {}
+pub struct SchedulerConfig {
+    /// How many servers of a NATS cluster keep each stream that this controller makes; streams that are there already
+    /// stay as they are.
+    #[serde(default = "one")]
+    pub stream_replicas: usize,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self { stream_replicas: one() }
+    }
+}
+
+fn one() -> usize {
+    1
+}
 
 impl DaemonConfig for ControllerConfig {
     const PARTS: &'static [&'static Part] = &[&NATS, &SECTIONS, &DNS, &HTTP];
 }
 
 static SECTIONS: Part = Part {
-    keys: &[Key::optional("scheduler", Kind::Section)],
+    // JetStream keeps a stream on at most five servers.
+    keys: &[Key::optional("scheduler", Kind::Section), Key::optional("scheduler.stream_replicas", Kind::Int(1, 5))],
     exclusive: &[],
     rules: |draft| {
         if !["scheduler", "dns", "http"].iter().any(|section| draft.has(section)) {

@@ -48,7 +48,8 @@ pub async fn run(config: &ControllerConfig, tasks: &Tasks, log: LogTap) -> Resul
             stop.run_until_cancelled(log.forward(Component::Controller, nats)).await;
         }
     });
-    tokio::select! { () = stop.cancelled() => return Ok(()), () = ensure_streams(&nats) => {} }
+    let replicas = config.scheduler.clone().unwrap_or_default().stream_replicas;
+    tokio::select! { () = stop.cancelled() => return Ok(()), () = ensure_streams(&nats, replicas) => {} }
 
     let view = Arc::new(View::default());
     let history = history::start(&nats, &view, tasks);
@@ -66,10 +67,10 @@ pub async fn run(config: &ControllerConfig, tasks: &Tasks, log: LogTap) -> Resul
     Ok(())
 }
 
-async fn ensure_streams(nats: &Nats) {
+async fn ensure_streams(nats: &Nats, replicas: usize) {
     for name in StreamName::ALL {
         let mut pause = Duration::from_millis(100);
-        while let Err(error) = nats.ensure_stream(&StreamConfig::new(name, 1)).await {
+        while let Err(error) = nats.ensure_stream(&StreamConfig::new(name, replicas)).await {
             tracing::warn!(%error, "waiting for JetStream");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));

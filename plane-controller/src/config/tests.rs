@@ -31,6 +31,15 @@ fn a_scheduler_needs_nothing_but_nats() {
 }
 
 #[test]
+fn streams_have_as_many_replicas_as_jetstream_can_keep() {
+    let with = |replicas| read(&[NATS_HOSTS, ("PLANE_SCHEDULER__STREAM_REPLICAS", replicas)]);
+    assert_eq!(with("3").unwrap().scheduler.unwrap().stream_replicas, 3);
+    for bad in ["0", "6", "three"] {
+        assert!(with(bad).unwrap_err().contains("scheduler.stream_replicas"), "{bad}");
+    }
+}
+
+#[test]
 fn without_a_section_there_is_nothing_to_run() {
     assert!(faults(&[NATS_HOSTS]).contains("scheduler: there is nothing to run"));
 }
