@@ -209,6 +209,29 @@ async fn terminate_ends_a_backend_once_and_nobody_listens_afterwards() {
     tokio::time::timeout(PATIENCE, again).await.unwrap();
 }
 
+/// Docker's socket as an HTTP address, for as long as the test runs.
+async fn docker_over_http() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut engine = tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut engine).await;
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn an_engine_can_be_reached_over_http() {
+    let engine = format!("[agent.docker]\nconnection = {{ http = \"{}\" }}", docker_over_http().await);
+    let cluster = Cluster::start_with(1, 1, &engine).await.unwrap();
+    let (backend, _) = cluster.schedule(&cluster.request(1, &[])).await.unwrap();
+    assert_eq!(ends(&cluster, &backend, Swept).await, [Loading, Starting, Ready, Swept]);
+}
+
 #[tokio::test]
 async fn what_ignores_sigterm_is_killed_after_its_grace() {
     let cluster = Cluster::start().await.unwrap();
