@@ -45,12 +45,29 @@ fn drone(agent: &str, rest: &str) -> String {
     )
 }
 
+/// A daemon ended by itself, not by a panic, and named all that is wrong without having looked for NATS.
+fn refused(done: &Output, names: &[&str]) {
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!matches!(done.status.code(), None | Some(0 | 101)), "{}: {said}", done.status);
+    for name in names {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    for word in ["panicked", "backtrace", "waiting for NATS"] {
+        assert!(!said.contains(word) && !String::from_utf8_lossy(&done.stdout).contains(word), "{word}: {said}");
+    }
+}
+
 #[test]
 fn faults_are_named_before_nats_is_asked() {
     let folder = Folder::new();
     let faults = [
         ("plane-controller", controller("typo = 1"), &["scheduler.typo"][..]),
         ("plane-controller", controller("").replace("[\"", "\"").replace("\"]", "\""), &["nats.hosts"]),
+        (
+            "plane-controller",
+            controller("typo = 1\n[elsewhere]\nkey = 1\n[dns]\nport = true"),
+            &["scheduler.typo", "elsewhere", "dns.port", "[dns]"],
+        ),
         ("plane-controller", controller("[dns]\nsoa_email = \"nobody\""), &["dns.soa_email", "[dns]"]),
         ("plane-controller", controller("[http]\ncluster = \"a.b\""), &["[http]"]),
         ("plane-controller", "[nats".to_owned(), &["plane.toml"]),
@@ -59,23 +76,23 @@ fn faults_are_named_before_nats_is_asked() {
             drone("ready_timeout_secs = \"soon\"", "https_port = 443"),
             &["agent.ready_timeout_secs", "proxy.https_port"],
         ),
+        (
+            "plane-drone",
+            drone("typo = 1", "typo = 1").replace("db_path", "typo"),
+            &["typo", "agent.typo", "proxy.typo"],
+        ),
+        ("plane-drone", drone("", "https_port = 443\n[cert]\nkey_path = \"key\"\ncert_path = \"cert\""), &["[cert]"]),
         ("plane-drone", drone("", "").replace("plane.test", "one_label"), &["cluster_domain"]),
         ("plane-drone", drone("", "[acme]\nserver = \"https://a\"\nadmin_email = \"a@b\""), &["[acme]"]),
     ];
     for (program, text, names) in faults {
-        let done = folder.run(program, &[], &text);
-        let said = String::from_utf8(done.stderr).unwrap();
-        assert!(!matches!(done.status.code(), None | Some(0 | 101)), "{said}");
-        for name in names {
-            assert!(said.contains(name), "{name}: {said}");
-        }
-        assert!(
-            !said.contains("panicked") && !said.contains("backtrace") && !said.contains("waiting for NATS"),
-            "{said}"
-        );
+        refused(&folder.run(program, &[], &text), names);
+        refused(&folder.run(program, &["--check-config"], &text), names);
     }
-    let missing = Command::new(binary("plane-drone").unwrap()).arg("/no/such/file.toml").output().unwrap();
-    assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.toml"));
+    for program in ["plane-controller", "plane-drone"] {
+        let missing = Command::new(binary(program).unwrap()).arg("/no/such/file.toml").output().unwrap();
+        refused(&missing, &["/no/such/file.toml"]);
+    }
 }
 
 #[test]
@@ -85,6 +102,10 @@ fn a_configuration_can_be_checked_and_shown_without_its_secrets() {
     assert!(folder.run("plane-drone", &["--check-config"], &text).status.success());
     let shown = String::from_utf8(folder.run("plane-drone", &["--dump-config"], &text).stdout).unwrap();
     assert!(shown.contains("ready_timeout_secs = 30") && shown.contains("***") && !shown.contains("hush"), "{shown}");
+    let text = controller("").replace("nats://", "nats://u:hush@");
+    assert!(folder.run("plane-controller", &["--check-config"], &text).status.success());
+    let shown = String::from_utf8(folder.run("plane-controller", &["--dump-config"], &text).stdout).unwrap();
+    assert!(shown.contains("stream_replicas = 1") && shown.contains("***@") && !shown.contains("hush"), "{shown}");
     for program in ["plane-controller", "plane-drone", "plane"] {
         let said = Command::new(binary(program).unwrap()).arg("--version").output().unwrap().stdout;
         assert!(String::from_utf8(said).unwrap().starts_with(&format!("{program} {}", env!("CARGO_PKG_VERSION"))));
@@ -95,6 +116,7 @@ fn a_configuration_can_be_checked_and_shown_without_its_secrets() {
 async fn a_nats_that_is_away_is_waited_for_and_said() {
     let folder = Folder::new();
     for (program, text) in [("plane-controller", controller("")), ("plane-drone", drone("", ""))] {
+        let text = text.replace("nats://", "nats://u:hush@");
         let log = folder.0.path().join(program);
         let mut command = Command::new(binary(program).unwrap());
         command.arg(folder.file(&text)).env("NO_COLOR", "1");
@@ -107,5 +129,6 @@ async fn a_nats_that_is_away_is_waited_for_and_said() {
         tokio::time::timeout(PATIENCE, said).await.unwrap();
         process.signal(libc::SIGTERM);
         assert_eq!(process.wait(Duration::from_secs(10)).await.unwrap().code(), Some(0), "{}", process.log());
+        assert!(!process.log().contains("hush"), "{}", process.log());
     }
 }
