@@ -174,7 +174,8 @@ impl Nats {
         }
     }
 
-    /// Listens to messages that nobody answers. Malformed ones are logged and skipped.
+    /// Listens to messages that nobody answers. Malformed ones, and those whose fields belong on another subject, are
+    /// logged and skipped: what a sender may say rests on the subjects that it may publish on.
     ///
     /// # Errors
     /// Where the connection does not take the subscription.
@@ -186,7 +187,12 @@ impl Nats {
         self.flush().await?;
         Ok(Box::pin(inner.filter_map(|message| async move {
             match serde_json::from_slice::<M>(&message.payload) {
-                Ok(parsed) => Some(parsed),
+                Ok(parsed) if parsed.subject() == message.subject.as_str() => Some(parsed),
+                Ok(parsed) => {
+                    let belongs = parsed.subject();
+                    tracing::warn!(subject = %message.subject, belongs, "skipped a message of another subject");
+                    None
+                }
                 Err(error) => {
                     tracing::warn!(subject = %message.subject, %error, "skipped an unreadable message");
                     None
