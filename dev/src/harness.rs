@@ -2,14 +2,20 @@
 //! system picks. Everything ends when its value is dropped.
 
 mod cluster;
+mod cut;
+mod daemon;
 mod http;
 mod nats;
+mod nats_cluster;
 mod process;
 pub mod wire;
 
-pub use cluster::{Cluster, Daemon, Drone, PATIENCE, Settings};
+pub use cluster::{Cluster, PATIENCE, Settings};
+pub use cut::CuttingProxy;
+pub use daemon::{Daemon, Drone};
 pub use http::{Answer, HeldOpen, get, get_with, websocket};
 pub use nats::NatsServer;
+pub use nats_cluster::{NatsCluster, NatsServers};
 pub use process::{Process, binary};
 
 use plane_core::id::ClusterName;

@@ -1,7 +1,12 @@
 //! The controller's configuration. A section that is absent is not run.
 
-use plane_core::config::{DaemonConfig, Draft, Key, Kind, NATS, NatsConfig, Part, is_ip};
+use jiff::SignedDuration;
+use plane_core::{
+    config::{DaemonConfig, Draft, Key, Kind, NATS, NatsConfig, Part, is_ip},
+    nats::{Storage, StreamConfig, StreamName},
+};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What a controller is told before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,24 +20,101 @@ pub struct ControllerConfig {
 }
 
 /// The `[scheduler]` section. Its presence says that this controller schedules; whichever cluster is asked for is
-/// served.
+/// served. All controllers of one NATS should have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct SchedulerConfig {
     /// How many servers of a NATS cluster keep each stream that this controller makes; streams that are there already
     /// stay as they are.
-    #[serde(default = "one")]
     pub stream_replicas: usize,
+    /// Where those streams are kept.
+    pub stream_storage: Storage,
+    /// How many bytes `plane_state` may take; no limit of its own where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_max_bytes: Option<i64>,
+    /// How many bytes `backend_status` may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_max_bytes: Option<i64>,
+    /// How many bytes `backend_logs` may take; the oldest lines go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs_max_bytes: Option<i64>,
+    /// A drone that was silent for so many seconds gets no backends.
+    pub silent_secs: u32,
+    /// The seconds after which drones give locked backends up that they have no lease for: their `agent.fence_secs`.
+    pub fence_secs: u32,
+    /// A drone that was silent for so many seconds is Lost, with its locked backends.
+    pub lost_secs: u32,
+    /// The other backends of a drone are Lost once it was silent for so many seconds.
+    pub abandon_secs: u32,
+    /// The same for a drone that said that it stops.
+    pub stopped_secs: u32,
+    /// An assignment that no drone accepted for so many seconds is taken back.
+    pub unaccepted_secs: u32,
+    /// What ended is remembered for so many seconds.
+    pub retention_secs: u32,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        Self { stream_replicas: one() }
+        Self {
+            stream_replicas: 1,
+            stream_storage: Storage::File,
+            state_max_bytes: None,
+            status_max_bytes: None,
+            logs_max_bytes: None,
+            silent_secs: 30,
+            fence_secs: 45,
+            lost_secs: 60,
+            abandon_secs: 900,
+            stopped_secs: 3600,
+            unaccepted_secs: 5,
+            retention_secs: 86_400,
+        }
     }
 }
 
-fn one() -> usize {
-    1
+impl SchedulerConfig {
+    /// The streams as this has them.
+    pub fn streams(&self) -> [StreamConfig; 3] {
+        [
+            (StreamName::State, self.state_max_bytes),
+            (StreamName::Status, self.status_max_bytes),
+            (StreamName::Logs, self.logs_max_bytes),
+        ]
+        .map(|(name, max_bytes)| StreamConfig {
+            name,
+            replicas: self.stream_replicas,
+            storage: self.stream_storage,
+            max_bytes,
+        })
+    }
+
+    /// The deadlines as this has them.
+    pub fn timing(&self) -> Timing {
+        let secs = |secs: u32| Duration::from_secs(secs.into());
+        Timing {
+            silent: secs(self.silent_secs),
+            fence: secs(self.fence_secs),
+            lost: secs(self.lost_secs),
+            abandon: secs(self.abandon_secs),
+            stopped: secs(self.stopped_secs),
+            unaccepted: secs(self.unaccepted_secs),
+            retention: SignedDuration::from_secs(self.retention_secs.into()),
+        }
+    }
+}
+
+/// The deadlines of the control plane, as [`SchedulerConfig`] describes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the configuration's fields of the same names say it")]
+pub struct Timing {
+    pub silent: Duration,
+    pub fence: Duration,
+    pub lost: Duration,
+    pub abandon: Duration,
+    pub stopped: Duration,
+    pub unaccepted: Duration,
+    pub retention: SignedDuration,
 }
 
 impl DaemonConfig for ControllerConfig {
@@ -40,15 +122,56 @@ impl DaemonConfig for ControllerConfig {
 }
 
 static SECTIONS: Part = Part {
-    // JetStream keeps a stream on at most five servers.
-    keys: &[Key::optional("scheduler", Kind::Section), Key::optional("scheduler.stream_replicas", Kind::Int(1, 5))],
+    keys: &[
+        Key::optional("scheduler", Kind::Section),
+        // JetStream keeps a stream on at most five servers.
+        Key::optional("scheduler.stream_replicas", Kind::Int(1, 5)),
+        Key::optional(
+            "scheduler.stream_storage",
+            Kind::Text("file or memory", |text| matches!(text, "file" | "memory")),
+        ),
+        Key::optional("scheduler.state_max_bytes", Kind::Int(1 << 20, i64::MAX)),
+        Key::optional("scheduler.status_max_bytes", Kind::Int(1 << 20, i64::MAX)),
+        Key::optional("scheduler.logs_max_bytes", Kind::Int(1 << 20, i64::MAX)),
+        Key::optional("scheduler.silent_secs", Kind::Int(1, DAY)),
+        Key::optional("scheduler.fence_secs", Kind::Int(1, DAY)),
+        Key::optional("scheduler.lost_secs", Kind::Int(1, DAY)),
+        Key::optional("scheduler.abandon_secs", Kind::Int(1, DAY)),
+        Key::optional("scheduler.stopped_secs", Kind::Int(1, DAY)),
+        Key::optional("scheduler.unaccepted_secs", Kind::Int(3, DAY)),
+        Key::optional("scheduler.retention_secs", Kind::Int(1, 365 * DAY)),
+    ],
     exclusive: &[],
     rules: |draft| {
+        check_order(draft);
         if !["scheduler", "dns", "http"].iter().any(|section| draft.has(section)) {
             draft.fault("scheduler", "there is nothing to run: expected a section [scheduler]");
         }
     },
 };
+
+/// A day, in seconds.
+const DAY: i64 = 86_400;
+
+/// Each of these deadlines rests on the one before it having passed.
+fn check_order(draft: &mut Draft) {
+    let defaults = SchedulerConfig::default();
+    let defaults = [defaults.silent_secs, defaults.fence_secs, defaults.lost_secs, defaults.abandon_secs];
+    let names = ["silent_secs", "fence_secs", "lost_secs", "abandon_secs"].map(|name| format!("scheduler.{name}"));
+    let values: Vec<i64> =
+        names.iter().zip(defaults).map(|(name, default)| draft.int(name).unwrap_or(default.into())).collect();
+    for (names, values) in names.windows(2).zip(values.windows(2)) {
+        if let ([before, after], [less, more]) = (names, values)
+            && less >= more
+        {
+            let (path, problem) = match draft.has(after) {
+                true => (after, format!("expected more than {before}, which is {less}; found {more}")),
+                false => (before, format!("expected less than {after}, which is {more}; found {less}")),
+            };
+            draft.fault(path, problem);
+        }
+    }
+}
 
 static DNS: Part = Part {
     keys: &[

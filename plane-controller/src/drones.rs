@@ -1,64 +1,74 @@
-//! What this controller hears of the drones: their signs of life, and the state entries that follow from them.
+//! What this controller hears of the drones: their signs of life, and the entries that follow from them.
 
-use crate::view::View;
+use crate::{Core, log};
 use futures_util::StreamExt;
 use plane_core::{
     id::{ClusterName, DroneId},
     message::{
         drone::{DroneState, DroneStatus},
-        state::{DroneMessage, EntryBody, StateEntry},
+        state::{Lease, StateEntry},
     },
-    nats::{Nats, NatsError, StreamName},
-    task::Tasks,
+    nats::NatsError,
 };
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::{Semaphore, watch};
 
-/// A drone that has been silent for this long is no candidate.
-pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// What a drone without a lease of its own is given: a controller that hears it writes so often.
+const LEASE_FOR_OTHERS: Duration = Duration::from_secs(10);
+/// Drones whose entries are written at once.
+const WRITERS: usize = 64;
 
 /// The drones that this controller has heard of itself.
 #[derive(Debug)]
 pub(crate) struct HeardDrones {
-    heard: Mutex<HashMap<(ClusterName, DroneId), Heard>>,
+    heard: Mutex<BTreeMap<ClusterName, BTreeMap<DroneId, Heard>>>,
+    busy: Mutex<BTreeSet<(ClusterName, DroneId)>>,
     news: watch::Sender<u64>,
 }
 
 /// The newest sign of life of a drone.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
-    /// When it was read.
-    pub(crate) at: Instant,
+    /// When it was read, on the boot clock.
+    pub(crate) at: Duration,
     /// What it said.
     pub(crate) status: DroneStatus,
 }
 
 impl Default for HeardDrones {
     fn default() -> Self {
-        Self { heard: Mutex::default(), news: watch::Sender::new(0) }
+        Self { heard: Mutex::default(), busy: Mutex::default(), news: watch::Sender::new(0) }
     }
 }
 
 impl HeardDrones {
-    fn note(&self, status: DroneStatus) {
-        let key = (status.cluster.clone(), status.drone_id.clone());
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|_, heard| heard.at.elapsed() < SILENT_AFTER);
-        heard.insert(key, Heard { at: Instant::now(), status });
-        drop(heard);
+    /// The drones of each cluster, by their newest sign of life.
+    pub(crate) fn heard(&self) -> MutexGuard<'_, BTreeMap<ClusterName, BTreeMap<DroneId, Heard>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn busy(&self) -> MutexGuard<'_, BTreeSet<(ClusterName, DroneId)>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, status: DroneStatus, now: Duration) {
+        self.heard()
+            .entry(status.cluster.clone())
+            .or_default()
+            .insert(status.drone_id.clone(), Heard { at: now, status });
         self.news.send_modify(|count| *count += 1);
     }
 
-    /// The drones of a cluster that are not silent.
-    pub(crate) fn audible(&self, cluster: &ClusterName) -> Vec<DroneStatus> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive =
-            heard.values().filter(|heard| heard.status.cluster == *cluster && heard.at.elapsed() < SILENT_AFTER);
-        alive.map(|heard| heard.status.clone()).collect()
+    /// Forgets drones that have been silent for long.
+    pub(crate) fn forget_silent(&self, now: Duration, limit: Duration) {
+        self.heard().retain(|_, drones| {
+            drones.retain(|_, heard| now.saturating_sub(heard.at) < limit);
+            !drones.is_empty()
+        });
     }
 
     /// Tells of every sign of life from now on.
@@ -67,60 +77,75 @@ impl HeardDrones {
     }
 }
 
+/// What of a drone's sign of life has to go into the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Due {
+    State(DroneState),
+    /// A lease for a drone that writes none, expecting this sequence.
+    Lease(u64),
+}
+
 /// Listens to the signs of life of all drones, for as long as the tasks run.
-pub(crate) async fn listen(
-    nats: &Nats,
-    view: Arc<View>,
-    drones: Arc<HeardDrones>,
-    tasks: &Tasks,
-) -> Result<(), NatsError> {
-    let mut statuses = nats.subscribe::<DroneStatus>("cluster.*.drone.*.status").await?;
-    let (nats, stop) = (nats.clone(), tasks.stop_token());
+pub(crate) async fn listen(core: &Arc<Core>) -> Result<(), NatsError> {
+    let mut statuses = core.nats.subscribe::<DroneStatus>("cluster.*.drone.*.status").await?;
+    let (core, stop) = (core.clone(), core.tasks.stop_token());
+    let places = Arc::new(Semaphore::new(WRITERS));
+    let tasks = core.tasks.clone();
     tasks.spawn_essential("listen to drones", async move {
         while let Some(Some(status)) = stop.run_until_cancelled(statuses.next()).await {
-            drones.note(status.clone());
-            let known = view.read(|world| {
-                world
-                    .drone(&status.cluster, &status.drone_id)
-                    .map(|drone| drone.state.as_ref().map(|s| (s.state, s.timestamp)))
-            });
-            let Some(known) = known else { continue };
-            if known.map(|(state, _)| state) != Some(status.state)
-                && let Err(error) = enter_state(&nats, &status.cluster, &status.drone_id, status.state).await
-            {
-                tracing::warn!(drone = %status.drone_id, %error, "a drone's state waits for its next message");
+            core.drones.note(status.clone(), core.clock.boot());
+            let due = due(&core, &status);
+            let key = (status.cluster.clone(), status.drone_id.clone());
+            if due.is_empty() || !core.drones.busy().insert(key.clone()) {
+                continue;
             }
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let (writer, stop) = (core.clone(), stop.clone());
+            core.tasks.spawn(format!("entries of {}", key.1), async move {
+                stop.run_until_cancelled(write(&writer, &key.0, &key.1, due)).await;
+                writer.drones.busy().remove(&key);
+                drop(place);
+            });
         }
     });
     Ok(())
 }
 
-/// Puts a drone's state into the log, unless the log has it already. Of several controllers one writes it.
-async fn enter_state(nats: &Nats, cluster: &ClusterName, drone: &DroneId, state: DroneState) -> Result<(), NatsError> {
-    let any = format!("state.cluster.{}.drone.{drone}.status.*", cluster.subject_token());
-    let newest = nats.last(StreamName::State, &any).await?.and_then(|stored| {
-        let entry: StateEntry = serde_json::from_slice(&stored.payload).ok()?;
-        match entry.body {
-            EntryBody::DroneMessage(entry) => match entry.message {
-                DroneMessage::State { timestamp, state } => Some((state, timestamp)),
-                DroneMessage::Metadata { .. } | DroneMessage::KeepAlive { .. } => None,
-            },
-            EntryBody::BackendMessage(_) | EntryBody::LockMessage(_) | EntryBody::AcmeMessage(_) => None,
-        }
+fn due(core: &Core, status: &DroneStatus) -> Vec<Due> {
+    let (cluster, drone) = (&status.cluster, &status.drone_id);
+    let known = core.view.read(|world| {
+        let known = world.drone(cluster, drone)?;
+        let lease = known.keep_alive.as_ref().map(|lease| (lease.sequence, lease.lost));
+        Some((known.state().map(|reached| reached.state), lease, known.has_feature("lease")))
     });
-    if newest.is_some_and(|(known, _)| known == state) {
-        return Ok(());
+    let mut due = Vec::new();
+    let Some((state, lease, leases)) = known else { return due };
+    let lost = lease.is_some_and(|(_, lost)| lost);
+    // What a drone says of itself counts again once it has a lease again.
+    if state != Some(status.state) && !(lost && leases) {
+        due.push(Due::State(status.state));
     }
-    let now = jiff::Timestamp::now().as_millisecond();
-    let timestamp = newest.map_or(now, |(_, newest)| now.max(newest + 1));
-    let entry = StateEntry::drone(cluster.clone(), drone.clone(), DroneMessage::State { timestamp, state });
-    let last = nats.last(StreamName::State, &entry.subject()).await?.map_or(0, |stored| stored.sequence);
-    match nats.publish_expecting(entry.subject(), &entry, last).await {
-        Ok(_) => {
-            tracing::info!(%cluster, %drone, %state, "drone");
-            Ok(())
+    if !leases && status.state != DroneState::Stopped {
+        let read = core.view.lease_read(cluster, drone);
+        if lost || read.is_none_or(|read| core.clock.since(read) >= LEASE_FOR_OTHERS.min(core.timing.silent / 3)) {
+            due.push(Due::Lease(lease.map_or(0, |(sequence, _)| sequence)));
         }
-        Err(NatsError::WrongSequence(_)) => Ok(()),
-        Err(error) => Err(error),
+    }
+    due
+}
+
+async fn write(core: &Core, cluster: &ClusterName, drone: &DroneId, due: Vec<Due>) {
+    for due in due {
+        let written = match due {
+            Due::State(state) => log::enter_drone_state(&core.nats, &core.clock, cluster, drone, state).await,
+            Due::Lease(expected) => {
+                let now = core.clock.wall().as_millisecond();
+                let entry = StateEntry::lease(cluster.clone(), drone.clone(), now, Lease::default());
+                log::write(&core.nats, &entry, expected).await.map(|_| ())
+            }
+        };
+        if let Err(error) = written {
+            tracing::warn!(%drone, %error, "an entry about a drone waits for its next message");
+        }
     }
 }

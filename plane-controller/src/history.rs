@@ -1,102 +1,248 @@
 //! Writes the public history, `backend.B.status`, from the log as read back: forward only, each message expecting the
-//! one before it, so that of several controllers one writes and the others find it written.
+//! one before it, so that of several controllers one writes and the others find it written. A lock is freed here, once
+//! nothing more is to be told of its holder.
+//!
+//! The controller that entered a state tells it at once; the others look a little later whether that was done.
 
-use crate::view::View;
+use crate::{Rules, log, view::View};
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use plane_core::{
-    id::{BackendId, ClusterName},
-    message::backend::PublicStatus,
-    nats::{Nats, NatsError, StreamName},
+    id::{BackendId, ClusterName, LockName},
+    message::{
+        backend::{BackendState, PublicStatus},
+        state::LockEntry,
+    },
+    nats::{Event, Nats, NatsError, StreamName},
     task::Tasks,
     world::StateSeen,
 };
 use std::{
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 /// Backends whose histories are written at once; one backend always has the same writer, so its order is kept.
-const WRITERS: u64 = 8;
-/// Changes that wait for a writer before the reading of the log waits too.
-const QUEUE: usize = 4096;
+const WRITERS: usize = 8;
+/// How long the others leave the telling of a state to the controller that entered it.
+const REPAIR_AFTER: Duration = Duration::from_millis(300);
+
+type Key = (ClusterName, BackendId);
 
 /// Takes note of changed backends.
 #[derive(Debug)]
 pub(crate) struct Historian {
-    writers: Vec<mpsc::Sender<(ClusterName, BackendId)>>,
-    hasher: RandomState,
+    writers: Vec<mpsc::UnboundedSender<Key>>,
+    later: mpsc::UnboundedSender<(Instant, Key)>,
+    /// States that this controller entered and has not read back yet.
+    own: Mutex<HashSet<BackendId>>,
+    /// What waits, each once: the queues are no longer than the world is large.
+    waiting: Mutex<HashSet<BackendId>>,
+    compare: Notify,
 }
 
 impl Historian {
-    /// A backend has changed in the world: its public history may lag.
-    pub(crate) async fn changed(&self, cluster: ClusterName, backend: BackendId) {
-        let writer = self.hasher.hash_one(&backend) % WRITERS;
-        if let Some(writer) = self.writers.get(usize::try_from(writer).unwrap_or(0)) {
-            let _ = writer.send((cluster, backend)).await;
+    /// This controller is about to enter a state.
+    pub(crate) fn entering(&self, backend: &BackendId) {
+        lock(&self.own).insert(backend.clone());
+    }
+
+    /// A backend has changed in the world: its public history, or the lock that it held, may lag.
+    pub(crate) fn changed(&self, cluster: ClusterName, backend: BackendId) {
+        if lock(&self.own).remove(&backend) {
+            self.now((cluster, backend));
+        } else if lock(&self.waiting).insert(backend.clone()) {
+            let _ = self.later.send((Instant::now() + REPAIR_AFTER, (cluster, backend)));
         }
+    }
+
+    fn now(&self, key: Key) {
+        let writer = usize::from(key.1.as_str().bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31) ^ byte));
+        if let Some(writer) = self.writers.get(writer % WRITERS) {
+            let _ = writer.send(key);
+        }
+    }
+
+    /// Compares the histories of all backends with the world.
+    pub(crate) fn compare_all(&self) {
+        self.compare.notify_one();
     }
 }
 
+fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Starts the writers.
-pub(crate) fn start(nats: &Nats, view: &Arc<View>, tasks: &Tasks) -> Historian {
+pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) -> Arc<Historian> {
+    let stop = tasks.stop_token();
     let writers = (0..WRITERS).map(|number| {
-        let (sender, mut receiver) = mpsc::channel::<(ClusterName, BackendId)>(QUEUE);
-        let (nats, view, stop) = (nats.clone(), view.clone(), tasks.stop_token());
+        let (sender, mut receiver) = mpsc::unbounded_channel::<Key>();
+        let mut writer = Writer { nats: nats.clone(), view: view.clone(), rules, told: HashMap::new() };
+        let stop = stop.clone();
         tasks.spawn(format!("public history {number}"), async move {
             while let Some(Some((cluster, backend))) = stop.run_until_cancelled(receiver.recv()).await {
-                if stop.run_until_cancelled(bring_up_to_date(&nats, &view, &cluster, &backend)).await.is_none() {
+                if stop.run_until_cancelled(writer.bring_up_to_date(&cluster, &backend)).await.is_none() {
                     return;
                 }
             }
         });
         sender
     });
-    Historian { writers: writers.collect(), hasher: RandomState::new() }
+    let writers = writers.collect();
+    let (later, mut delayed) = mpsc::unbounded_channel::<(Instant, Key)>();
+    let (own, waiting) = (Mutex::default(), Mutex::default());
+    let historian = Arc::new(Historian { writers, later, own, waiting, compare: Notify::new() });
+    let (due, halt) = (historian.clone(), stop.clone());
+    tasks.spawn("public history, a little later", async move {
+        while let Some(Some((at, key))) = halt.run_until_cancelled(delayed.recv()).await {
+            if halt.run_until_cancelled(tokio::time::sleep_until(at)).await.is_none() {
+                return;
+            }
+            lock(&due.waiting).remove(&key.1);
+            due.now(key);
+        }
+    });
+    let (comparer, nats, view) = (historian.clone(), nats.clone(), view.clone());
+    tasks.spawn("compare public histories", async move {
+        while stop.run_until_cancelled(comparer.compare.notified()).await.is_some() {
+            if stop.run_until_cancelled(compare(&nats, &view, &comparer)).await.is_none() {
+                return;
+            }
+        }
+    });
+    historian
 }
 
-async fn bring_up_to_date(nats: &Nats, view: &View, cluster: &ClusterName, backend: &BackendId) {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match write_missing(nats, view, cluster, backend).await {
-            Ok(()) => return,
-            Err(NatsError::WrongSequence(_)) => {}
-            Err(error) => {
-                tracing::warn!(%backend, %error, "the public history waits");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
+/// Finds the backends whose public history lags behind the world: one reading of the newest messages tells all.
+async fn compare(nats: &Nats, view: &View, historian: &Historian) {
+    let mut replay = loop {
+        match nats.replay_newest(StreamName::Status, "backend.*.status").await {
+            Ok(replay) => break replay,
+            Err(error) => tracing::warn!(%error, "public histories cannot be read"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let mut told: HashMap<BackendId, BackendState> = HashMap::new();
+    while let Event::Entry(entry) = replay.next().await {
+        if let Ok(status) = serde_json::from_slice::<PublicStatus>(&entry.payload) {
+            told.insert(status.backend, status.state);
+        }
+    }
+    let mut behind: VecDeque<Key> = view.read(|world| {
+        let all = world.clusters().flat_map(|(name, cluster)| {
+            let lagging = cluster
+                .backends()
+                .filter(|(id, backend)| backend.state().is_some_and(|state| told.get(*id) != Some(&state)));
+            lagging.map(|(id, _)| (name.clone(), id.clone()))
+        });
+        all.collect()
+    });
+    behind.make_contiguous().sort();
+    for (cluster, backend) in behind {
+        historian.changed(cluster, backend);
+    }
+}
+
+/// Writes the histories of some backends.
+struct Writer {
+    nats: Nats,
+    view: Arc<View>,
+    rules: Rules,
+    /// What was told last of backends that have not ended, under which sequence.
+    told: HashMap<BackendId, (u64, BackendState)>,
+}
+
+impl Writer {
+    async fn bring_up_to_date(&mut self, cluster: &ClusterName, backend: &BackendId) {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let outcome = match self.write_missing(cluster, backend).await {
+                Ok(()) => self.free_lock(cluster, backend).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(()) => return,
+                Err(NatsError::WrongSequence(_)) => {
+                    self.told.remove(backend);
+                }
+                Err(error) => {
+                    tracing::warn!(%backend, %error, "the public history waits");
+                    self.told.remove(backend);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
             }
         }
     }
-}
 
-async fn write_missing(nats: &Nats, view: &View, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
-    let history: Vec<StateSeen> = view.read(|world| {
-        world.backend(cluster, backend).map(|found| found.history().into_iter().cloned().collect()).unwrap_or_default()
-    });
-    if history.is_empty() {
-        return Ok(());
-    }
-    let subject = PublicStatus::subject_of(backend);
-    let last = nats.last(StreamName::Status, &subject).await?;
-    let mut sequence = last.as_ref().map_or(0, |stored| stored.sequence);
-    let mut told =
-        last.and_then(|stored| serde_json::from_slice::<PublicStatus>(&stored.payload).ok()).map(|m| m.state);
-    for StateSeen { reached, .. } in history {
-        if told.is_some_and(|told| !told.may_precede(reached.state)) {
-            continue;
-        }
-        let message = PublicStatus {
-            cluster: cluster.clone(),
-            state: reached.state,
-            backend: backend.clone(),
-            time: Timestamp::from_millisecond(reached.timestamp).unwrap_or(Timestamp::UNIX_EPOCH),
-            reason: reached.reason,
-            exit_code: reached.exit_code,
+    async fn write_missing(&mut self, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
+        let history: Vec<StateSeen> = self.view.read(|world| {
+            let known = world.backend(cluster, backend);
+            known.map(|found| found.history().into_iter().cloned().collect()).unwrap_or_default()
+        });
+        let Some(newest) = history.last() else { return Ok(()) };
+        let ended = newest.state.is_final();
+        let subject = PublicStatus::subject_of(backend);
+        let (mut sequence, mut told) = match self.told.get(backend) {
+            Some((sequence, state)) => (*sequence, Some(*state)),
+            None => match self.nats.last(StreamName::Status, &subject).await? {
+                Some(stored) => {
+                    let last = serde_json::from_slice::<PublicStatus>(&stored.payload).ok();
+                    (stored.sequence, last.map(|last| last.state))
+                }
+                None => (0, None),
+            },
         };
-        sequence = nats.publish_expecting(subject.clone(), &message, sequence).await?;
-        told = Some(reached.state);
+        for seen in &history {
+            if told.is_some_and(|told| !told.may_precede(seen.state)) {
+                continue;
+            }
+            let message = PublicStatus {
+                cluster: cluster.clone(),
+                state: seen.state,
+                backend: backend.clone(),
+                time: Timestamp::from_millisecond(seen.timestamp).unwrap_or(Timestamp::UNIX_EPOCH),
+                reason: seen.reason().map(str::to_owned),
+                exit_code: seen.exit_code(),
+            };
+            sequence = self.nats.publish_expecting(subject.clone(), &message, sequence).await?;
+            told = Some(seen.state);
+            self.told.insert(backend.clone(), (sequence, seen.state));
+        }
+        if ended {
+            self.told.remove(backend);
+        } else if let Some(state) = told {
+            self.told.insert(backend.clone(), (sequence, state));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Frees the lock that a backend held, where nothing stands against it. Its public history is complete.
+    async fn free_lock(&self, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
+        let free: Vec<(LockName, u64, u64)> = self.view.read(|world| {
+            let Some(known) = world.cluster(cluster) else { return Vec::new() };
+            let Some(found) = known.backend(backend) else { return Vec::new() };
+            let assigned = found.assignment.as_ref().and_then(|assigned| assigned.lock.as_ref());
+            let names = assigned.map(|held| held.name.clone()).into_iter();
+            let held = names.filter_map(|name| {
+                let lock = known.locks.get(&name)?;
+                let holder = lock.holder.as_ref().filter(|holder| holder.backend == *backend)?;
+                (self.rules.may_free)(found, &name, holder).then_some((name, lock.sequence, holder.token))
+            });
+            held.collect()
+        });
+        for (name, sequence, token) in free {
+            let entry = LockEntry { lock: name, holder: None, last_token: Some(token) };
+            if let log::Written::Won(_) = log::hold(&self.nats, cluster, entry, sequence).boxed().await? {
+                tracing::info!(%cluster, %backend, "its lock is free");
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,32 +1,40 @@
 //! Requests of drones that become log entries: registration, and the states of backends. Only what changed is written.
 
-use crate::{QUEUE_GROUP, view::View};
+use crate::{
+    Core, QUEUE_GROUP,
+    log::{self, Written},
+};
 use plane_core::{
     message::{
         Answer, Fault, FaultCode,
-        backend::StatusReport,
+        backend::{BackendState, StatusReport, TerminateRequest},
         drone::RegisterRequest,
-        state::{BackendMessage, DroneMessage, MISSING_VERSION, ReachedState, StateEntry},
+        state::{Assignment, DroneMessage, MISSING_VERSION, ReachedState, StateEntry},
     },
-    nats::{Nats, NatsError, Serving, StreamName},
-    task::Tasks,
+    nats::{NatsError, Serving, StreamName},
+    world::Assigned,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// How long a drone may take to answer `terminate`.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves drones for as long as the result is kept.
-pub(crate) async fn serve(nats: &Nats, view: Arc<View>, tasks: &Tasks) -> Result<[Serving; 2], NatsError> {
-    let own = nats.clone();
-    let register = nats
-        .serve(tasks, "cluster.*.drone.register", Some(QUEUE_GROUP), move |request| {
-            let nats = own.clone();
-            async move { register(&nats, request).await }
+pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
+    let own = core.clone();
+    let register = core
+        .nats
+        .serve(&core.tasks, "cluster.*.drone.register", Some(QUEUE_GROUP), move |request| {
+            let core = own.clone();
+            async move { register(&core, request).await }
         })
         .await?;
-    let own = nats.clone();
-    let status = nats
-        .serve(tasks, "cluster.*.backend.*.status", Some(QUEUE_GROUP), move |report| {
-            let (nats, view) = (own.clone(), view.clone());
-            async move { enter(&nats, &view, report).await }
+    let own = core.clone();
+    let status = core
+        .nats
+        .serve(&core.tasks, "cluster.*.backend.*.status", Some(QUEUE_GROUP), move |report| {
+            let core = own.clone();
+            async move { enter(&core, report).await }
         })
         .await?;
     Ok([register, status])
@@ -36,47 +44,89 @@ pub(crate) fn unavailable(error: &NatsError) -> Fault {
     Fault::new(FaultCode::Unavailable, format!("the state log cannot be written now: {error}"))
 }
 
-async fn register(nats: &Nats, request: RegisterRequest) -> Answer<bool> {
+async fn register(core: &Core, request: RegisterRequest) -> Answer<bool> {
     let RegisterRequest { drone_id, cluster, ip, version, git_hash, features } = request;
     let version = version.unwrap_or_else(|| MISSING_VERSION.to_owned());
     let message = DroneMessage::Metadata { ip, version, git_hash, features };
     let entry = StateEntry::drone(cluster.clone(), drone_id.clone(), message);
-    let subject = entry.subject();
-    let last = nats.last(StreamName::State, &subject).await.map_err(|e| unavailable(&e))?;
+    let last = core.nats.last(StreamName::State, &entry.subject()).await.map_err(|e| unavailable(&e))?;
     let known = last.as_ref().and_then(|stored| serde_json::from_slice::<StateEntry>(&stored.payload).ok());
     if known.as_ref() == Some(&entry) {
         return Ok(true);
     }
     let expected = last.map_or(0, |stored| stored.sequence);
-    nats.publish_expecting(subject, &entry, expected).await.map_err(|e| unavailable(&e))?;
-    tracing::info!(%cluster, drone = %drone_id, %ip, "drone registered");
-    Ok(true)
+    match log::write(&core.nats, &entry, expected).await.map_err(|e| unavailable(&e))? {
+        Written::Won(_) => {
+            tracing::info!(%cluster, drone = %drone_id, %ip, "drone registered");
+            Ok(true)
+        }
+        Written::Lost => Err(Fault::new(FaultCode::Unavailable, "another registration came between; register again")),
+    }
 }
 
-async fn enter(nats: &Nats, view: &View, report: StatusReport) -> Answer<()> {
+/// What a report meets.
+struct Met {
+    current: Option<BackendState>,
+    newest: Option<i64>,
+    assigned: Option<Assigned>,
+}
+
+async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
     let StatusReport { cluster, state, backend, time, drone, reason, exit_code } = report;
-    let known = view.read(|world| {
-        world.backend(&cluster, &backend).map(|found| {
-            (found.state(), found.newest_timestamp(), found.assignment.as_ref().map(|assigned| assigned.drone.clone()))
-        })
+    let known = core.view.read(|world| {
+        let found = world.backend(&cluster, &backend)?;
+        let (newest, assigned) = (found.newest_timestamp(), found.assignment.clone());
+        Some(Met { current: found.state(), newest, assigned })
     });
-    let (current, newest, assigned) = known.unwrap_or((None, None, None));
+    let Met { current, newest, assigned } = known.unwrap_or(Met { current: None, newest: None, assigned: None });
     if current.is_some_and(|current| !current.may_precede(state)) {
         return Ok(());
     }
-    if assigned.as_ref().is_some_and(|assigned| *assigned != drone) {
-        tracing::warn!(%backend, %drone, ?assigned, %state, "a report of a drone that the backend is not assigned to; ignored");
-        return Ok(());
+    if let Some(assigned) = assigned {
+        if assigned.drone != drone || assigned.withdrawn {
+            let assigned = assigned.drone;
+            tracing::warn!(%backend, %drone, %assigned, %state, "a report of a drone that may not run the backend; ignored");
+            return Ok(());
+        }
+        if state == BackendState::Lost && reason.is_none() {
+            refuse_if_it_runs(core, TerminateRequest { cluster_id: cluster.clone(), backend_id: backend.clone() })
+                .await?;
+        }
+        if !assigned.accepted {
+            // A drone that does not write its acceptance runs it: its controller died before it could note that.
+            let accepted = Assignment {
+                lock: assigned.lock,
+                accepted: true,
+                memory_bytes: assigned.memory_bytes,
+                cpu_percent: assigned.cpu_percent,
+                ..Assignment::to(assigned.drone, assigned.bearer_token)
+            };
+            let noted = log::assign(&core.nats, &cluster, &backend, accepted, assigned.sequence).await;
+            noted.map_err(|e| unavailable(&e))?;
+        }
     }
     let timestamp = newest.map_or(time.as_millisecond(), |newest| time.as_millisecond().max(newest + 1));
     let reached = ReachedState { state, timestamp, reason, exit_code };
-    let entry = StateEntry::backend(cluster, backend.clone(), BackendMessage::State(reached));
-    match nats.publish_expecting(entry.subject(), &entry, 0).await {
-        Ok(_) => {
+    core.history.entering(&backend);
+    match log::reach(&core.nats, &cluster, &backend, reached).await {
+        Ok(Written::Won(_)) => {
             tracing::info!(%backend, %drone, %state, "backend");
             Ok(())
         }
-        Err(NatsError::WrongSequence(_)) => Ok(()),
+        Ok(Written::Lost) => Ok(()),
         Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// Somebody says of a backend that it is lost, and is not its drone, which gives a reason. If the drone can be reached,
+/// the backend is not lost: it is ended there, and the drone reports what it then is.
+async fn refuse_if_it_runs(core: &Core, request: TerminateRequest) -> Result<(), Fault> {
+    let backend = request.backend_id.clone();
+    match core.nats.request(&request, TERMINATE_TIMEOUT).await {
+        Ok(()) => Err(Fault::new(
+            FaultCode::Unavailable,
+            format!("backend {backend} is not lost: its drone answers, and has been told to end it"),
+        )),
+        Err(_) => Ok(()),
     }
 }

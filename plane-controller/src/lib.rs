@@ -1,28 +1,46 @@
 //! The controller: it keeps the world from the state log, turns what drones say into log entries, places backends on
 //! drones, and writes the public history.
 //!
-//! Controllers are equal and many. What one decides stands in the log before it acts on it; `placement` decides
-//! without input or clock, the other modules act.
+//! Controllers are equal and many. What one decides stands in the log before it acts on it. `placement`, `lock` and
+//! `announce::judge` decide without input or clock; the other modules act.
 
+pub mod announce;
+mod caretaker;
 pub mod config;
 mod drones;
 mod history;
+mod hub;
 mod intake;
+pub mod lock;
+mod log;
+mod loss;
 pub mod placement;
+mod purge;
 mod schedule;
+mod steady;
 mod view;
 
-use config::ControllerConfig;
+use config::{ControllerConfig, SchedulerConfig, Timing};
+use drones::HeardDrones;
+use history::Historian;
+use placement::Use;
 use plane_core::{
+    chance::Chance,
+    clock::Clock,
+    id::LockName,
     message::{
         log::Component,
-        state::{HEARTBEAT_SUBJECT, Heartbeat},
+        state::{HEARTBEAT_SUBJECT, Heartbeat, Holder},
     },
-    nats::{Nats, NatsError, StreamConfig, StreamName},
+    nats::{Nats, NatsError, StreamConfig},
     task::Tasks,
     telemetry::LogTap,
+    world::Backend,
 };
+use schedule::Deciding;
 use std::{sync::Arc, time::Duration};
+use steady::{Grants, Pulse};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use view::View;
 
@@ -33,6 +51,67 @@ pub const INBOX_PREFIX: &str = "controller.inbox";
 /// How long a stopping controller waits for the requests that it works on.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(9);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// What the parts of a controller share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    nats: Nats,
+    streams: [StreamConfig; 3],
+    timing: Timing,
+    rules: Rules,
+    clock: Clock,
+    chance: Chance,
+    tasks: Tasks,
+    view: Arc<View>,
+    history: Arc<Historian>,
+    drones: HeardDrones,
+    deciding: Deciding,
+    pulse: Pulse,
+    grants: Grants,
+    started: Instant,
+}
+
+impl Core {
+    async fn make_streams(&self) -> Result<(), NatsError> {
+        for stream in &self.streams {
+            self.nats.ensure_stream(stream).await?;
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&self) -> Result<u64, NatsError> {
+        self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &Heartbeat { heartbeat: () }).await
+    }
+}
+
+/// Rules on which much rests, each a pure function. They are given from outside so that a simulation can show what
+/// breaks with another one in its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether a lock may be freed although a backend holds it, whose public history is complete; see [`lock::may_free`].
+    pub may_free: fn(&Backend, &LockName, &Holder) -> bool,
+    /// Counts what is placed on a drone and not read back yet.
+    pub count: fn(&mut Use, Use),
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { may_free: lock::may_free, count: |used, in_flight| *used += in_flight }
+    }
+}
+
+/// What a controller is made of beside its connection.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Its configuration.
+    pub scheduler: SchedulerConfig,
+    /// Its rules.
+    pub rules: Rules,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Where random numbers come from.
+    pub chance: Chance,
+}
 
 /// Runs a controller until its tasks are told to stop.
 ///
@@ -48,41 +127,79 @@ pub async fn run(config: &ControllerConfig, tasks: &Tasks, log: LogTap) -> Resul
             stop.run_until_cancelled(log.forward(Component::Controller, nats)).await;
         }
     });
-    let replicas = config.scheduler.clone().unwrap_or_default().stream_replicas;
-    tokio::select! { () = stop.cancelled() => return Ok(()), () = ensure_streams(&nats, replicas) => {} }
+    let scheduler = config.scheduler.clone().unwrap_or_default();
+    let parts = Parts { scheduler, rules: Rules::default(), clock: Clock::machine(), chance: Chance::system() };
+    control(nats, parts, tasks).await
+}
 
-    let view = Arc::new(View::default());
-    let history = history::start(&nats, &view, tasks);
-    view::follow(&nats, view.clone(), history, tasks).await?;
-    tokio::select! { () = stop.cancelled() => return Ok(()), () = view.caught_up() => {} }
-    tasks.spawn_essential("heartbeat", heartbeat(nats.clone(), stop.clone()));
-
-    let drones = Arc::new(drones::HeardDrones::default());
-    drones::listen(&nats, view.clone(), drones.clone(), tasks).await?;
-    let intake = intake::serve(&nats, view.clone(), tasks).await?;
-    let schedule = schedule::serve(&nats, view, drones, tasks).await?;
+/// Runs a controller over a connection until its tasks are told to stop.
+///
+/// # Errors
+/// Where NATS refuses a subscription.
+pub async fn control(nats: Nats, parts: Parts, tasks: &Tasks) -> Result<(), NatsError> {
+    let Parts { scheduler, rules, clock, chance } = parts;
+    let stop = tasks.stop_token();
+    let timing = scheduler.timing();
+    let view = Arc::new(View::new(timing.retention, clock.clone()));
+    let history = history::start(&nats, &view, rules, tasks);
+    let core = Arc::new(Core {
+        nats,
+        streams: scheduler.streams(),
+        timing,
+        rules,
+        clock,
+        chance,
+        tasks: tasks.clone(),
+        view,
+        history,
+        drones: HeardDrones::default(),
+        deciding: Deciding::default(),
+        pulse: Pulse::default(),
+        grants: Grants::default(),
+        started: Instant::now(),
+    });
+    let Some(ready) = stop.run_until_cancelled(start(&core)).await else { return Ok(()) };
+    let serving = ready?;
     tracing::info!("controller is ready");
     stop.cancelled().await;
-    drop((intake, schedule));
+    drop(serving);
     Ok(())
 }
 
-async fn ensure_streams(nats: &Nats, replicas: usize) {
-    for name in StreamName::ALL {
-        let mut pause = Duration::from_millis(100);
-        while let Err(error) = nats.ensure_stream(&StreamConfig::new(name, replicas)).await {
-            tracing::warn!(%error, "waiting for JetStream");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
+async fn start(core: &Arc<Core>) -> Result<Vec<plane_core::nats::Serving>, NatsError> {
+    let tasks = &core.tasks;
+    patiently("waiting for JetStream", || core.make_streams()).await;
+    let purge = purge::start(&core.nats, tasks);
+    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks).await?;
+    core.view.caught_up().await;
+    patiently("waiting for the state log", || loss::doubt_at_start(core)).await;
+    tasks.spawn_essential("heartbeat", heartbeat(core.clone(), tasks.stop_token()));
+    tasks.spawn_essential("beat", steady::beat(core.clone()));
+    tasks.spawn_essential("watch the log", loss::watch(core.clone()));
+    tasks.spawn_essential("call drones", loss::call_drones(core.clone()));
+    tasks.spawn_essential("care", caretaker::care(core.clone()));
+    drones::listen(core).await?;
+    let mut serving = Vec::new();
+    serving.extend(intake::serve(core).await?);
+    serving.push(announce::serve(core).await?);
+    serving.extend(schedule::serve(core).await?);
+    Ok(serving)
+}
+
+async fn patiently<F: Future<Output = Result<(), NatsError>>>(what: &str, attempt: impl Fn() -> F) {
+    let mut pause = Duration::from_millis(100);
+    while let Err(error) = attempt().await {
+        tracing::warn!(%error, "{what}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 
-async fn heartbeat(nats: Nats, stop: CancellationToken) {
+async fn heartbeat(core: Arc<Core>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &Heartbeat { heartbeat: () }).await {
+        if let Some(Err(error)) = stop.run_until_cancelled(core.heartbeat()).await {
             tracing::debug!(%error, "no heartbeat into the log");
         }
     }

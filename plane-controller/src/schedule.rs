@@ -1,75 +1,127 @@
-//! Answers `schedule` and `fetch`: the assignment stands in the log before a drone is asked.
+//! Answers `schedule` and `fetch`. Every decision stands in the log before anybody acts on it: first who may start the
+//! backend, then, where there is a lock, that the backend holds it; then a drone is asked.
 
 use crate::{
-    QUEUE_GROUP,
-    drones::HeardDrones,
+    Core, QUEUE_GROUP,
     intake::unavailable,
-    placement::{Candidate, rank},
-    view::View,
+    lock::{Standing, standing},
+    log::{self, Written},
+    placement::{Candidate, PassedOver, Use, choose},
 };
 use plane_core::{
-    id::{BackendId, BearerToken, ClusterName, DroneId},
+    id::{BackendId, BearerToken, ClusterName, DroneId, LockName},
     message::{
         Answer, Fault, FaultCode,
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
-        state::{Assignment, BackendMessage, StateEntry},
+        state::{Assignment, HeldLock, Holder, LockEntry},
     },
-    nats::{Nats, NatsError, Serving},
-    task::Tasks,
+    nats::{NatsError, Serving},
 };
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-/// A request is answered within this time.
-const BUDGET: Duration = Duration::from_secs(8);
+/// A request is decided within this time, and answered within 8 s.
+const BUDGET: Duration = Duration::from_millis(7500);
 /// How long one drone may take to answer.
 const DRONE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A controller that has just started waits this long for the drones' signs of life before it says that there are none.
 const FIRST_SIGNS: Duration = Duration::from_secs(5);
 /// The label that the cluster's own name server has by default.
 const NAME_SERVER_LABEL: &str = "ns1";
+/// The variable that tells a container the fencing token of its lock.
+const FENCING_TOKEN: &str = "PLANE_FENCING_TOKEN";
+/// Of more drones than this, so many drawn at random are looked at first, which finds one nearly as little loaded.
+const SAMPLE: usize = 64;
 
-struct Scheduler {
-    nats: Nats,
-    view: Arc<View>,
-    drones: Arc<HeardDrones>,
-    placed: Mutex<HashMap<BackendId, (ClusterName, DroneId)>>,
-    started: Instant,
-    chance: RandomState,
+/// What this controller is deciding now.
+#[derive(Debug, Default)]
+pub(crate) struct Deciding {
+    placed: Mutex<BTreeMap<BackendId, Placed>>,
+    locks: Mutex<HashSet<(ClusterName, LockName)>>,
+}
+
+/// A backend that was placed, until that is read back from the log.
+#[derive(Debug)]
+struct Placed {
+    cluster: ClusterName,
+    drone: DroneId,
+    used: Use,
+    /// The sequence of its assignment, once it has one.
+    sequence: Option<u64>,
+}
+
+impl Deciding {
+    fn placed(&self) -> MutexGuard<'_, BTreeMap<BackendId, Placed>> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn locks(&self) -> MutexGuard<'_, HashSet<(ClusterName, LockName)>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to decide a lock: one request of this controller at a time has it.
+struct Turn {
+    core: Arc<Core>,
+    key: (ClusterName, LockName),
+}
+
+impl Turn {
+    fn take(core: &Arc<Core>, cluster: &ClusterName, lock: &LockName) -> Option<Self> {
+        let key = (cluster.clone(), lock.clone());
+        core.deciding.locks().insert(key.clone()).then(|| Self { core: core.clone(), key })
+    }
+
+    /// Gives it back once this controller's own world shows what was decided: the next would decide on the past.
+    fn end_after(self, sequence: u64) {
+        let (core, stop) = (self.core.clone(), self.core.tasks.stop_token());
+        core.clone().tasks.spawn("end of a turn", async move {
+            let read = tokio::time::timeout(DRONE_TIMEOUT, core.view.has_read(sequence));
+            let _ = stop.run_until_cancelled(read).await;
+            drop(self);
+        });
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.core.deciding.locks().remove(&self.key);
+        self.core.view.hub.tell(&self.key.0, &self.key.1);
+    }
 }
 
 /// Serves clients for as long as the result is kept.
-pub(crate) async fn serve(
-    nats: &Nats,
-    view: Arc<View>,
-    drones: Arc<HeardDrones>,
-    tasks: &Tasks,
-) -> Result<[Serving; 2], NatsError> {
-    let scheduler = Arc::new(Scheduler {
-        nats: nats.clone(),
-        view,
-        drones,
-        placed: Mutex::default(),
-        started: Instant::now(),
-        chance: RandomState::new(),
-    });
-    let schedule = nats
-        .serve(tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request| {
-            let scheduler = scheduler.clone();
-            async move { scheduler.schedule(request).await }
+pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
+    let own = core.clone();
+    let schedule = core
+        .nats
+        .serve(&core.tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request| {
+            let core = own.clone();
+            async move { schedule(&core, request).await }
         })
         .await?;
-    let fetch = nats
-        .serve(tasks, "cluster.*.fetch", Some(QUEUE_GROUP), |_: FetchRequest| async {
-            Ok(FetchResponse::NoBackendForLock)
+    let own = core.clone();
+    let fetch = core
+        .nats
+        .serve(&core.tasks, "cluster.*.fetch", Some(QUEUE_GROUP), move |request| {
+            let core = own.clone();
+            async move { fetch(&core, request).await }
         })
         .await?;
     Ok([schedule, fetch])
+}
+
+/// How far a decision came.
+enum Outcome {
+    /// A drone has it; the sequence of the newest entry that was written for it.
+    Scheduled(ScheduleResponse, u64),
+    /// Somebody else got the lock; the sequence under which the assignment was taken back.
+    LockTaken(u64),
+    NoDrone,
 }
 
 /// What a drone said to a spawn request.
@@ -79,106 +131,328 @@ enum Said {
     Nothing,
 }
 
-impl Scheduler {
-    async fn schedule(&self, request: ScheduleRequest) -> Answer<ScheduleResponse> {
-        let deadline = Instant::now() + BUDGET;
-        if request.lock.is_some() {
-            return Err(Fault::bad_request("lock: expected null; this version of Plane has no locks yet"));
+async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+    let deadline = Instant::now() + BUDGET;
+    let chosen = request.backend_id.clone();
+    if chosen.as_ref().is_some_and(|id| id.as_str() == NAME_SERVER_LABEL) {
+        return Err(Fault::bad_request("backend_id: expected another name; ns1 is the cluster's own name server"));
+    }
+    caught_up(core, deadline).await?;
+    let Some(lock) = request.lock.clone() else {
+        let backend = chosen.unwrap_or_else(|| BackendId::drawn(&core.chance));
+        let sequence = free_id(core, &request.cluster, &backend)?;
+        return match decide(core, &request, &backend, sequence, None, deadline).await? {
+            Outcome::Scheduled(answer, _) => Ok(answer),
+            Outcome::NoDrone | Outcome::LockTaken(_) => Ok(ScheduleResponse::NoDroneAvailable),
+        };
+    };
+    // The sequence of this request's own withdrawn assignment, where it had one for the id that it asks for.
+    let mut withdrawn = None;
+    loop {
+        let mut waiting = Waiting::begin(core, &request.cluster, &lock);
+        match core.view.read(|world| standing(world, &request.cluster, &lock)) {
+            Standing::Held { backend, drone, bearer_token } => {
+                return Ok(ScheduleResponse::Scheduled { drone, backend_id: backend, bearer_token, spawned: false });
+            }
+            Standing::Free { sequence, next_token } if core.grants.are_open() => {
+                if let Some(turn) = Turn::take(core, &request.cluster, &lock) {
+                    let backend = chosen.clone().unwrap_or_else(|| BackendId::drawn(&core.chance));
+                    let expected = match withdrawn {
+                        Some(sequence) if chosen.is_some() => sequence,
+                        _ => free_id(core, &request.cluster, &backend)?,
+                    };
+                    let hold = Some((HeldLock { name: lock.clone(), token: next_token }, sequence));
+                    match decide(core, &request, &backend, expected, hold, deadline).await? {
+                        Outcome::Scheduled(answer, sequence) => {
+                            turn.end_after(sequence);
+                            return Ok(answer);
+                        }
+                        Outcome::NoDrone => return Ok(ScheduleResponse::NoDroneAvailable),
+                        Outcome::LockTaken(sequence) => {
+                            withdrawn = Some(sequence);
+                            // Behind the other's hold in the log: who looks next sees it.
+                            let _ = tokio::time::timeout_at(deadline, core.view.has_read(sequence)).await;
+                        }
+                    }
+                }
+            }
+            Standing::Free { .. } | Standing::Undecided => {}
         }
-        let chosen = request.backend_id.clone();
-        if chosen.as_ref().is_some_and(|id| id.as_str() == NAME_SERVER_LABEL) {
-            return Err(Fault::bad_request("backend_id: expected another name; ns1 is the cluster's own name server"));
+        waiting.until(deadline).await?;
+    }
+}
+
+async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse> {
+    let deadline = Instant::now() + BUDGET;
+    caught_up(core, deadline).await?;
+    loop {
+        let mut waiting = Waiting::begin(core, &request.cluster, &request.lock);
+        match core.view.read(|world| standing(world, &request.cluster, &request.lock)) {
+            Standing::Held { backend, drone, bearer_token } => {
+                return Ok(FetchResponse::Scheduled { drone, backend_id: backend, bearer_token });
+            }
+            Standing::Free { .. } if core.grants.are_open() => return Ok(FetchResponse::NoBackendForLock),
+            Standing::Free { .. } | Standing::Undecided => {}
         }
-        let backend = chosen.unwrap_or_else(BackendId::random);
-        if self.view.read(|world| world.backend(&request.cluster, &backend).is_some()) {
-            return Err(in_use(&backend));
-        }
-        let candidates = self.candidates(&request, deadline).await;
-        let answer = self.place(&request, &backend, candidates, deadline).await;
-        if !matches!(answer, Ok(ScheduleResponse::Scheduled { .. })) {
-            self.placed().remove(&backend);
-        }
-        answer
+        waiting.until(deadline).await?;
+    }
+}
+
+/// Waits for a lock to change, from before it was looked at.
+struct Waiting {
+    lock: watch::Receiver<u64>,
+    grants: watch::Receiver<u64>,
+}
+
+impl Waiting {
+    fn begin(core: &Core, cluster: &ClusterName, lock: &LockName) -> Self {
+        Self { lock: core.view.hub.watch(cluster, lock), grants: core.grants.changes() }
     }
 
-    async fn place(
-        &self,
-        request: &ScheduleRequest,
-        backend: &BackendId,
-        candidates: Vec<DroneId>,
-        deadline: Instant,
-    ) -> Answer<ScheduleResponse> {
-        let token = request.require_bearer_token.then(BearerToken::random);
-        let mut sequence = 0;
-        let mut last = None;
-        for drone in candidates {
-            if Instant::now() + DRONE_TIMEOUT > deadline {
-                break;
+    async fn until(&mut self, deadline: Instant) -> Result<(), Fault> {
+        tokio::select! {
+            biased;
+            _ = self.lock.changed() => Ok(()),
+            _ = self.grants.changed() => Ok(()),
+            () = tokio::time::sleep_until(deadline) => {
+                Err(Fault::new(FaultCode::LockBusy, "lock: it is still being decided for somebody else; ask again"))
             }
-            self.placed().insert(backend.clone(), (request.cluster.clone(), drone.clone()));
-            let assignment = Assignment::to(drone.clone(), token.clone());
-            sequence = match self.assign(&request.cluster, backend, assignment.clone(), sequence).await {
-                Ok(sequence) => sequence,
-                Err(NatsError::WrongSequence(_)) => return Err(in_use(backend)),
-                Err(error) => return Err(unavailable(&error)),
-            };
-            last = Some(assignment);
-            match self.ask(request, backend, &drone, token.clone(), sequence, deadline).await {
-                Said::Accepted => {
-                    let (cluster, backend_id) = (&request.cluster, backend.clone());
-                    tracing::info!(%cluster, backend = %backend_id, %drone, "scheduled");
-                    return Ok(ScheduleResponse::Scheduled { drone, backend_id, bearer_token: token, spawned: true });
+        }
+    }
+}
+
+async fn caught_up(core: &Core, deadline: Instant) -> Result<(), Fault> {
+    let caught_up = tokio::time::timeout_at(deadline, core.view.caught_up()).await;
+    caught_up.map_err(|_| Fault::new(FaultCode::Unavailable, "the state log is being read; ask again"))
+}
+
+/// What a new assignment of this id has to expect: 0, or the sequence under which it was taken back before anything of
+/// it came to be.
+fn free_id(core: &Core, cluster: &ClusterName, backend: &BackendId) -> Result<u64, Fault> {
+    core.view.read(|world| {
+        let Some(known) = world.backend(cluster, backend) else { return Ok(0) };
+        let Some(assigned) = known.assignment.as_ref().filter(|assigned| assigned.withdrawn) else {
+            return Err(in_use(backend));
+        };
+        let holds = assigned
+            .lock
+            .as_ref()
+            .and_then(|held| world.lock(cluster, &held.name))
+            .is_some_and(|lock| lock.holder.as_ref().is_some_and(|holder| holder.backend == *backend));
+        if holds || known.current().is_some() { Err(in_use(backend)) } else { Ok(assigned.sequence) }
+    })
+}
+
+fn in_use(backend: &BackendId) -> Fault {
+    let message = format!("backend_id: expected one that is not in use; {backend} is, or was lately");
+    Fault::new(FaultCode::BackendIdInUse, message)
+}
+
+/// Decides where a backend runs: writes, asks, and goes on to the next drone where one does not take it.
+async fn decide(
+    core: &Arc<Core>,
+    request: &ScheduleRequest,
+    backend: &BackendId,
+    expected: u64,
+    hold: Option<(HeldLock, u64)>,
+    deadline: Instant,
+) -> Answer<Outcome> {
+    let mut decision = Decision {
+        core,
+        request,
+        backend,
+        bearer_token: request.require_bearer_token.then(|| BearerToken::drawn(&core.chance)),
+        lock: hold.as_ref().map(|(held, _)| held.clone()),
+        refused: Vec::new(),
+        drone: None,
+        sequence: expected,
+    };
+    let outcome = decision.run(hold.map(|(_, sequence)| sequence), deadline).await;
+    let mut placed = core.deciding.placed();
+    match &outcome {
+        // It counts until it is read back.
+        Ok(Outcome::Scheduled(..)) => {
+            if let Some(placed) = placed.get_mut(backend) {
+                placed.sequence = Some(decision.sequence);
+            }
+        }
+        Ok(Outcome::LockTaken(_) | Outcome::NoDrone) | Err(_) => {
+            placed.remove(backend);
+        }
+    }
+    outcome
+}
+
+struct Decision<'a> {
+    core: &'a Arc<Core>,
+    request: &'a ScheduleRequest,
+    backend: &'a BackendId,
+    bearer_token: Option<BearerToken>,
+    lock: Option<HeldLock>,
+    refused: Vec<DroneId>,
+    drone: Option<DroneId>,
+    /// The sequence of the newest assignment.
+    sequence: u64,
+}
+
+impl Decision<'_> {
+    async fn run(&mut self, lock_sequence: Option<u64>, deadline: Instant) -> Answer<Outcome> {
+        let Some(first) = self.first_drone(deadline).await else { return Ok(Outcome::NoDrone) };
+        if !self.assign(Some(first)).await? {
+            return Err(in_use(self.backend));
+        }
+        if let (Some(expected), Some(held)) = (lock_sequence, self.lock.clone()) {
+            let holder = Some(Holder { backend: self.backend.clone(), token: held.token });
+            let entry = LockEntry { lock: held.name, holder, last_token: None };
+            match log::hold(&self.core.nats, &self.request.cluster, entry, expected).await {
+                Ok(Written::Won(_)) => {}
+                Ok(Written::Lost) => {
+                    self.take_back().await?;
+                    return Ok(Outcome::LockTaken(self.sequence));
                 }
+                // Whether it holds the lock is not known: it must not start, and whoever reads that frees the lock.
+                Err(error) => {
+                    self.take_back().await?;
+                    return Err(unavailable(&error));
+                }
+            }
+        }
+        loop {
+            let Some(drone) = self.drone.clone() else { return Ok(Outcome::NoDrone) };
+            let accepts = self.core.view.read(|world| {
+                world.drone(&self.request.cluster, &drone).is_some_and(|known| known.has_feature("accept"))
+            });
+            match self.ask(&drone, accepts, deadline).await {
+                Said::Accepted if accepts => return Ok(self.scheduled(drone)),
+                Said::Accepted => return self.accept_for(drone).await,
                 Said::Refused => {
-                    tracing::info!(%drone, %backend, "the drone refused; trying the next");
+                    tracing::info!(%drone, backend = %self.backend, "the drone refused; trying the next");
+                }
+                Said::Nothing if accepts => {
+                    tracing::warn!(%drone, backend = %self.backend, "the drone did not answer; trying the next");
                 }
                 Said::Nothing => {
+                    let backend = self.backend;
                     let message =
                         format!("drone {drone} did not say whether it took backend {backend}; its status will tell");
                     return Err(Fault::new(FaultCode::Unavailable, message));
                 }
             }
+            self.refused.push(drone);
+            let time_left = Instant::now() + DRONE_TIMEOUT <= deadline;
+            let next = if time_left { self.place().ok() } else { None };
+            let Some(next) = next else {
+                return Ok(match self.take_back().await? {
+                    Some(drone) => self.scheduled(drone),
+                    None => Outcome::NoDrone,
+                });
+            };
+            if !self.assign(Some(next)).await? {
+                return self.settled().await;
+            }
         }
-        if let Some(mut assignment) = last {
-            assignment.withdrawn = true;
-            self.assign(&request.cluster, backend, assignment, sequence).await.map_err(|e| unavailable(&e))?;
-        }
-        Ok(ScheduleResponse::NoDroneAvailable)
     }
 
-    async fn assign(
-        &self,
-        cluster: &ClusterName,
-        backend: &BackendId,
-        assignment: Assignment,
-        expected: u64,
-    ) -> Result<u64, NatsError> {
-        let entry = StateEntry::backend(cluster.clone(), backend.clone(), BackendMessage::Assignment(assignment));
-        self.nats.publish_expecting(entry.subject(), &entry, expected).await
+    fn scheduled(&self, drone: DroneId) -> Outcome {
+        let (cluster, backend_id) = (&self.request.cluster, self.backend.clone());
+        tracing::info!(%cluster, backend = %backend_id, %drone, "scheduled");
+        let bearer_token = self.bearer_token.clone();
+        Outcome::Scheduled(
+            ScheduleResponse::Scheduled { drone, backend_id, bearer_token, spawned: true },
+            self.sequence,
+        )
     }
 
-    /// Asks one drone, again while it stays silent: it starts a backend once, however often it is asked, and nobody
-    /// else may be asked while it might.
-    async fn ask(
-        &self,
-        request: &ScheduleRequest,
-        backend: &BackendId,
-        drone: &DroneId,
-        token: Option<BearerToken>,
-        sequence: u64,
-        deadline: Instant,
-    ) -> Said {
+    fn assignment(&self, drone: DroneId) -> Assignment {
+        let limits = &self.request.executable.resource_limits;
+        Assignment {
+            lock: self.lock.clone(),
+            memory_bytes: limits.memory_limit_bytes.map(std::num::NonZeroU64::get),
+            cpu_percent: limits.cpu_period_percent.map(|percent| percent.get().into()),
+            ..Assignment::to(drone, self.bearer_token.clone())
+        }
+    }
+
+    /// Writes that a drone may start the backend, or with `None` that none may. False where somebody else wrote.
+    async fn assign(&mut self, drone: Option<DroneId>) -> Result<bool, Fault> {
+        let assignment = match (drone, &self.drone) {
+            (Some(drone), _) => {
+                self.drone = Some(drone.clone());
+                self.assignment(drone)
+            }
+            (None, Some(drone)) => Assignment { withdrawn: true, ..self.assignment(drone.clone()) },
+            (None, None) => return Ok(true),
+        };
+        self.write(assignment).await
+    }
+
+    async fn write(&mut self, assignment: Assignment) -> Result<bool, Fault> {
+        let (nats, cluster) = (&self.core.nats, &self.request.cluster);
+        match log::assign(nats, cluster, self.backend, assignment, self.sequence).await {
+            Ok(Written::Won(sequence)) => {
+                self.sequence = sequence;
+                Ok(true)
+            }
+            Ok(Written::Lost) => Ok(false),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Takes the assignment back. Gives the drone that had accepted it already, if one had.
+    async fn take_back(&mut self) -> Result<Option<DroneId>, Fault> {
+        if self.assign(None).await? {
+            return Ok(None);
+        }
+        match self.settled().await? {
+            Outcome::Scheduled(ScheduleResponse::Scheduled { drone, .. }, _) => Ok(Some(drone)),
+            Outcome::Scheduled(..) | Outcome::LockTaken(_) | Outcome::NoDrone => Ok(None),
+        }
+    }
+
+    /// Somebody else wrote the assignment: a drone that accepted it, or a controller that took it back.
+    async fn settled(&mut self) -> Answer<Outcome> {
+        let found = log::assignment(&self.core.nats, &self.request.cluster, self.backend).await;
+        match found.map_err(|e| unavailable(&e))? {
+            Some((assignment, sequence)) if assignment.accepted => {
+                self.sequence = sequence;
+                Ok(self.scheduled(assignment.drone))
+            }
+            Some((assignment, sequence)) if assignment.withdrawn => {
+                self.sequence = sequence;
+                Err(Fault::new(FaultCode::Unavailable, "the decision took too long and was taken back; ask again"))
+            }
+            Some(_) | None => Err(in_use(self.backend)),
+        }
+    }
+
+    /// Notes for a drone that cannot that it has taken the backend.
+    async fn accept_for(&mut self, drone: DroneId) -> Answer<Outcome> {
+        let assignment = Assignment { accepted: true, ..self.assignment(drone.clone()) };
+        match self.write(assignment).await {
+            Ok(true) => Ok(self.scheduled(drone)),
+            Ok(false) => self.settled().await,
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Asks one drone. One that does not write its acceptance is asked again while it stays silent: it starts a backend
+    /// once, however often it is asked, and nobody else may be asked while it might.
+    async fn ask(&self, drone: &DroneId, accepts: bool, deadline: Instant) -> Said {
+        let mut executable = self.request.executable.clone();
+        if let Some(held) = &self.lock {
+            executable.env.insert(FENCING_TOKEN.to_owned(), held.token.to_string());
+        }
         let spawn = SpawnRequest {
-            cluster: request.cluster.clone(),
+            cluster: self.request.cluster.clone(),
             drone_id: drone.clone(),
-            max_idle_secs: request.max_idle_secs,
-            backend_id: backend.clone(),
-            metadata: request.metadata.clone(),
-            executable: request.executable.clone(),
-            bearer_token: token,
-            lock: None,
-            fencing_token: None,
-            assignment_seq: Some(sequence),
+            max_idle_secs: self.request.max_idle_secs,
+            backend_id: self.backend.clone(),
+            metadata: self.request.metadata.clone(),
+            executable,
+            bearer_token: self.bearer_token.clone(),
+            lock: self.lock.as_ref().map(|held| held.name.clone()),
+            fencing_token: self.lock.as_ref().map(|held| held.token),
+            assignment_seq: Some(self.sequence),
         };
         let mut asked = false;
         loop {
@@ -186,12 +460,15 @@ impl Scheduler {
             if left.is_zero() {
                 return Said::Nothing;
             }
-            match self.nats.request(&spawn, left).await {
+            match self.core.nats.request(&spawn, left).await {
                 Ok(true) => return Said::Accepted,
                 Ok(false) | Err(NatsError::Fault(_)) => return Said::Refused,
                 Err(NatsError::NoResponders(_)) if !asked => return Said::Refused,
                 Err(error) => {
-                    tracing::warn!(%drone, %backend, %error, "the drone did not answer; asking again");
+                    tracing::debug!(%drone, backend = %self.backend, %error, "the drone did not answer");
+                    if accepts {
+                        return Said::Nothing;
+                    }
                     asked = true;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -199,53 +476,73 @@ impl Scheduler {
         }
     }
 
-    async fn candidates(&self, request: &ScheduleRequest, deadline: Instant) -> Vec<DroneId> {
-        let mut news = self.drones.news();
-        let patience = (self.started + FIRST_SIGNS).min(deadline);
+    async fn first_drone(&mut self, deadline: Instant) -> Option<DroneId> {
+        let mut news = self.core.drones.news();
+        let patience = (self.core.started + FIRST_SIGNS).min(deadline);
         loop {
-            let (fit, passed) = self.rank(request);
-            if !fit.is_empty() {
-                return fit;
-            }
+            let passed = match self.place() {
+                Ok(drone) => return Some(drone),
+                Err(passed) => passed,
+            };
             if !matches!(tokio::time::timeout_at(patience, news.changed()).await, Ok(Ok(()))) {
-                tracing::warn!(cluster = %request.cluster, ?passed, "no drone available");
-                return fit;
+                tracing::warn!(cluster = %self.request.cluster, ?passed, "no drone available");
+                return None;
             }
         }
     }
 
-    fn rank(&self, request: &ScheduleRequest) -> (Vec<DroneId>, Vec<(DroneId, crate::placement::PassedOver)>) {
-        let cluster = &request.cluster;
-        let audible = self.drones.audible(cluster);
-        let mut placed = self.placed();
-        let candidates = self.view.read(|world| {
-            placed.retain(|backend, (cluster, _)| world.backend(cluster, backend).is_none());
-            let mut load: HashMap<&DroneId, usize> = HashMap::new();
+    /// Chooses a drone and counts the backend there at once: whoever chooses next sees it.
+    fn place(&self) -> Result<DroneId, Vec<(DroneId, PassedOver)>> {
+        let (core, cluster) = (self.core, &self.request.cluster);
+        let now = core.clock.boot();
+        let since = core.pulse.beat(core).unwrap_or(now);
+        let heard = core.drones.heard();
+        let drones = heard.get(cluster);
+        let mut placed = core.deciding.placed();
+        placed.remove(self.backend);
+        let chosen = core.view.read(|world| {
+            placed.retain(|backend, placed| {
+                let read = world.backend(&placed.cluster, backend).and_then(|known| known.assignment.as_ref());
+                placed.sequence.is_none_or(|sequence| read.is_none_or(|assigned| assigned.sequence < sequence))
+            });
+            let mut in_flight: BTreeMap<&DroneId, Use> = BTreeMap::new();
+            for placed in placed.values().filter(|placed| placed.cluster == *cluster) {
+                *in_flight.entry(&placed.drone).or_default() += placed.used;
+            }
             let known = world.cluster(cluster);
-            for backend in known.iter().flat_map(|known| known.backends.values()).filter(|backend| backend.is_live()) {
-                if let Some(assigned) = &backend.assignment {
-                    *load.entry(&assigned.drone).or_default() += 1;
+            let candidate = |heard: &'_ crate::drones::Heard| {
+                let id = &heard.status.drone_id;
+                let drone = known.and_then(|known| known.drones.get(id)).filter(|drone| drone.meta.is_some())?;
+                let mut used = known.and_then(|known| known.load(id)).map_or_else(Use::default, |load| Use {
+                    backends: load.backends.len() as u64,
+                    memory_bytes: load.memory_bytes,
+                    cpu_percent: load.cpu_percent,
+                });
+                (core.rules.count)(&mut used, in_flight.get(id).copied().unwrap_or_default());
+                let leases = drone.has_feature("lease");
+                let read = core.view.lease_read(cluster, id);
+                let fresh = |at: Duration| now.saturating_sub(at.max(since)) < core.timing.silent;
+                let leased = !leases || (!drone.is_lost() && read.is_some_and(fresh));
+                Some((used, leases, leased && fresh(heard.at)))
+            };
+            let all = || drones.into_iter().flat_map(BTreeMap::values);
+            let count = all().count();
+            let view = |heard| {
+                let (used, leases, audible) = candidate(heard)?;
+                Some(Candidate { status: &heard.status, used, audible, leases })
+            };
+            let chance = || core.chance.number();
+            if count > SAMPLE * 2 {
+                let first = usize::try_from(core.chance.below(count as u64)).unwrap_or(0);
+                let some = all().skip(first).chain(all()).take(SAMPLE).filter_map(view);
+                if let Ok(drone) = choose(some, self.request, &self.refused, chance) {
+                    return Ok(drone);
                 }
             }
-            for (_, drone) in placed.values().filter(|(of, _)| of == cluster) {
-                *load.entry(drone).or_default() += 1;
-            }
-            let registered =
-                |id: &DroneId| known.and_then(|known| known.drones.get(id)).is_some_and(|drone| drone.meta.is_some());
-            let fit = audible.into_iter().filter(|status| registered(&status.drone_id));
-            fit.map(|status| Candidate { load: load.get(&status.drone_id).copied().unwrap_or(0), status }).collect()
-        });
-        drop(placed);
-        let chance = self.chance.hash_one(Instant::now());
-        rank(candidates, &request.require_labels, |drone| self.chance.hash_one((chance, drone)))
+            choose(all().filter_map(view), self.request, &self.refused, chance)
+        })?;
+        let (cluster, drone, used) = (cluster.clone(), chosen.clone(), Use::of(self.request));
+        placed.insert(self.backend.clone(), Placed { cluster, drone, used, sequence: None });
+        Ok(chosen)
     }
-
-    fn placed(&self) -> std::sync::MutexGuard<'_, HashMap<BackendId, (ClusterName, DroneId)>> {
-        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn in_use(backend: &BackendId) -> Fault {
-    let message = format!("backend_id: expected one that is not in use; {backend} is, or was lately");
-    Fault::new(FaultCode::BackendIdInUse, message)
 }

@@ -1,70 +1,259 @@
 //! This controller's own world: read from the state log, never written to by anything else.
 
-use crate::history::Historian;
+use crate::{history::Historian, hub::Hub};
+use jiff::{SignedDuration, Timestamp};
 use plane_core::{
+    clock::Clock,
+    id::{BackendId, ClusterName, DroneId, LockName},
+    message::state::HEARTBEAT_SUBJECT,
     nats::{Event, Nats, NatsError, StreamName},
     task::Tasks,
-    world::{Change, World},
+    world::{Change, Entry, Forgotten, World},
 };
-use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::watch;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// How many of the newest entries are remembered to be compared with the log.
+const ANCHORS: usize = 32;
 
 /// The world as far as this controller has read it.
 #[derive(Debug)]
 pub(crate) struct View {
     world: RwLock<World>,
+    retention: SignedDuration,
+    clock: Clock,
     caught_up: watch::Sender<bool>,
+    read_to: watch::Sender<u64>,
+    reading: Mutex<Reading>,
+    /// Told when the log turns out not to be what was read.
+    again: Notify,
+    pub(crate) hub: Hub,
 }
 
-impl Default for View {
-    fn default() -> Self {
-        Self { world: RwLock::default(), caught_up: watch::Sender::new(false) }
-    }
+/// What is noted of the reading itself.
+#[derive(Debug, Default)]
+struct Reading {
+    anchors: VecDeque<Anchor>,
+    /// When the newest entry was read, on the boot clock.
+    newest: Duration,
+    /// When each drone's newest lease was read, on the boot clock; that of a drone that was given up does not count.
+    leases: BTreeMap<(ClusterName, DroneId), Duration>,
+    /// Locks whose holder no entry speaks of, and since when.
+    unexplained: BTreeMap<(ClusterName, LockName), Duration>,
+}
+
+/// An entry that was read, by which the log is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    pub(crate) subject: String,
+    pub(crate) sequence: u64,
+    pub(crate) time: Timestamp,
 }
 
 impl View {
+    pub(crate) fn new(retention: SignedDuration, clock: Clock) -> Self {
+        Self {
+            world: RwLock::new(World::forgetting_after(retention)),
+            retention,
+            clock,
+            caught_up: watch::Sender::new(false),
+            read_to: watch::Sender::new(0),
+            reading: Mutex::default(),
+            again: Notify::new(),
+            hub: Hub::default(),
+        }
+    }
+
     /// Looks at the world. `look` must not wait for anything.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&World) -> T) -> T {
         look(&self.world.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Resolves once all that was in the log at the start has been read.
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all that was in the log when the reading began has been read.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        *self.caught_up.borrow()
+    }
+
+    /// Resolves once [`Self::is_caught_up`].
     pub(crate) async fn caught_up(&self) {
         let _ = self.caught_up.subscribe().wait_for(|done| *done).await;
     }
+
+    /// Resolves once the entry of this sequence has been read.
+    pub(crate) async fn has_read(&self, sequence: u64) {
+        let _ = self.read_to.subscribe().wait_for(|read| *read >= sequence).await;
+    }
+
+    /// How long ago an entry was read last.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        let newest = self.reading().newest;
+        self.clock.since(newest)
+    }
+
+    /// When a drone's newest lease was read, on the boot clock.
+    pub(crate) fn lease_read(&self, cluster: &ClusterName, drone: &DroneId) -> Option<Duration> {
+        self.reading().leases.get(&(cluster.clone(), drone.clone())).copied()
+    }
+
+    /// The newest entries that were read, newest first.
+    pub(crate) fn anchors(&self) -> Vec<Anchor> {
+        self.reading().anchors.iter().rev().cloned().collect()
+    }
+
+    /// Locks that have been held for as long as `patience` by a backend that no entry speaks of.
+    pub(crate) fn unexplained_locks(&self, patience: Duration) -> Vec<(ClusterName, LockName)> {
+        let now = self.clock.boot();
+        let reading = self.reading();
+        let old = reading.unexplained.iter().filter(|(_, since)| now.saturating_sub(**since) >= patience);
+        old.map(|(lock, _)| lock.clone()).collect()
+    }
+
+    /// Drops the world and reads the log again.
+    pub(crate) fn read_again(&self) {
+        self.caught_up.send_replace(false);
+        self.again.notify_one();
+    }
+
+    fn drop_world(&self) {
+        *self.world.write().unwrap_or_else(PoisonError::into_inner) = World::forgetting_after(self.retention);
+        *self.reading() = Reading::default();
+        self.read_to.send_replace(0);
+    }
+
+    /// Takes an entry into the world, and gives what has been forgotten since the last one.
+    fn take(&self, entry: &Entry, history: &Historian) -> Vec<Forgotten> {
+        let mut world = self.world.write().unwrap_or_else(PoisonError::into_inner);
+        let change = world.apply(entry);
+        let forgotten = world.take_forgotten();
+        drop(world);
+        let now = self.clock.boot();
+        let mut reading = self.reading();
+        reading.newest = now;
+        if entry.subject != HEARTBEAT_SUBJECT && !matches!(change, Ok(Change::Lease(..))) {
+            if reading.anchors.len() == ANCHORS {
+                reading.anchors.pop_front();
+            }
+            let Entry { subject, sequence, time, .. } = entry;
+            reading.anchors.push_back(Anchor { subject: subject.clone(), sequence: *sequence, time: *time });
+        }
+        if let Ok(Change::Lease(cluster, drone)) = &change {
+            let lost = self.read(|world| world.drone(cluster, drone).is_none_or(plane_core::world::Drone::is_lost));
+            if !lost {
+                reading.leases.insert((cluster.clone(), drone.clone()), now);
+            }
+        }
+        drop(reading);
+        self.read_to.send_replace(entry.sequence);
+        match change {
+            Ok(Change::Backend(cluster, backend)) if self.is_caught_up() => {
+                self.tell_of_backend(cluster, backend, history);
+            }
+            Ok(Change::Lock(cluster, lock)) if self.is_caught_up() => self.tell_of_lock(cluster, lock, history),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "skipped an entry"),
+        }
+        forgotten
+    }
+
+    fn tell_of_backend(&self, cluster: ClusterName, backend: BackendId, history: &Historian) {
+        let (lock, has_news) = self.read(|world| {
+            let Some(known) = world.backend(&cluster, &backend) else { return (None, false) };
+            let lock = known.assignment.as_ref().and_then(|assigned| Some(assigned.lock.as_ref()?.name.clone()));
+            (lock, known.current().is_some() || known.is_withdrawn())
+        });
+        if let Some(lock) = lock {
+            self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
+            self.hub.tell(&cluster, &lock);
+        }
+        if has_news {
+            history.changed(cluster, backend);
+        }
+    }
+
+    fn tell_of_lock(&self, cluster: ClusterName, lock: LockName, history: &Historian) {
+        let holder = self.read(|world| {
+            let holder = world.lock(&cluster, &lock)?.holder.clone()?;
+            let known = world.backend(&cluster, &holder.backend);
+            Some((holder.backend, known.is_some_and(|known| known.assignment.is_some())))
+        });
+        self.hub.tell(&cluster, &lock);
+        match holder {
+            None => {
+                self.reading().unexplained.remove(&(cluster, lock));
+            }
+            Some((_, false)) => {
+                let now = self.clock.boot();
+                self.reading().unexplained.insert((cluster, lock), now);
+            }
+            Some((backend, true)) => history.changed(cluster, backend),
+        }
+    }
+
+    /// All that was there has been read: what other controllers may have left undone is looked for.
+    fn settle(&self, history: &Historian) {
+        let now = self.clock.boot();
+        let (sequence, locks) = self.read(|world| {
+            let held = world.clusters().flat_map(|(name, cluster)| {
+                cluster.locks.iter().filter_map(move |(lock, known)| {
+                    let holder = known.holder.as_ref()?;
+                    let backend = cluster.backend(&holder.backend).filter(|backend| backend.assignment.is_some());
+                    let live = backend.is_some_and(plane_core::world::Backend::is_live);
+                    (!live).then(|| (name.clone(), lock.clone(), holder.backend.clone(), backend.is_some()))
+                })
+            });
+            (world.sequence(), held.collect::<Vec<_>>())
+        });
+        tracing::info!(sequence, "caught up with the state log");
+        for (cluster, lock, backend, explained) in locks {
+            if explained {
+                history.changed(cluster, backend);
+            } else {
+                self.reading().unexplained.insert((cluster, lock), now);
+            }
+        }
+        self.caught_up.send_replace(true);
+        history.compare_all();
+    }
 }
 
-/// Follows the log for as long as the tasks run.
-pub(crate) async fn follow(nats: &Nats, view: Arc<View>, history: Historian, tasks: &Tasks) -> Result<(), NatsError> {
+/// Follows the log for as long as the tasks run. What is forgotten goes to `purge`.
+pub(crate) async fn follow(
+    nats: &Nats,
+    view: Arc<View>,
+    history: Arc<Historian>,
+    purge: mpsc::UnboundedSender<Forgotten>,
+    tasks: &Tasks,
+) -> Result<(), NatsError> {
     let mut replay = nats.replay(StreamName::State, "state.>").await?;
     let stop = tasks.stop_token();
     tasks.spawn_essential("follow the state log", async move {
         loop {
-            let event = tokio::select! { () = stop.cancelled() => return, event = replay.next() => event };
-            let entry = match event {
-                Event::Entry(entry) => entry,
-                Event::CaughtUp => {
-                    let backends = view.read(|world| {
-                        tracing::info!(sequence = world.sequence(), "caught up with the state log");
-                        let all = world.clusters().flat_map(|(name, cluster)| {
-                            cluster.backends.keys().map(|backend| (name.clone(), backend.clone()))
-                        });
-                        all.collect::<Vec<_>>()
-                    });
-                    view.caught_up.send_replace(true);
-                    for (cluster, backend) in backends {
-                        history.changed(cluster, backend).await;
-                    }
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = view.again.notified() => {
+                    view.drop_world();
+                    tokio::select! { biased; () = stop.cancelled() => return, () = replay.rewind() => {} }
                     continue;
                 }
+                event = replay.next() => event,
             };
-            let change = view.world.write().unwrap_or_else(PoisonError::into_inner).apply(&entry);
-            match change {
-                Ok(Change::Backend(cluster, backend)) if *view.caught_up.borrow() => {
-                    history.changed(cluster, backend).await;
+            match event {
+                Event::Entry(entry) => {
+                    for forgotten in view.take(&entry, &history) {
+                        // The purger ends with everything else.
+                        let _ = purge.send(forgotten);
+                    }
                 }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "skipped an entry"),
+                Event::CaughtUp => view.settle(&history),
             }
         }
     });

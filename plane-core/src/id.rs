@@ -1,8 +1,9 @@
 //! Identifiers that cannot be built wrong: each type checks its rule once, where text becomes a value.
 
+use crate::chance::Chance;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
 /// Longest cluster name in bytes, so that `<63-byte backend>.<cluster>` still fits a DNS name (RFC 1035 section 2.3.4).
 pub const MAX_CLUSTER_BYTES: usize = 189;
@@ -35,6 +36,21 @@ fn is_label(text: &str) -> bool {
         && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && bytes.first() != Some(&b'-')
         && bytes.last() != Some(&b'-')
+}
+
+/// Makes an identifier of a text without copying the text first.
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = IdError>> serde::de::Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
 }
 
 macro_rules! text_id {
@@ -79,7 +95,7 @@ macro_rules! text_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                deserializer.deserialize_str(TextVisitor(PhantomData))
             }
         }
     };
@@ -138,7 +154,12 @@ impl BackendId {
 
     /// A new id: a random UUID (version 4), whose 122 random bits may serve as a secret.
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string().into())
+        Self::drawn(&Chance::system())
+    }
+
+    /// A new id, as [`Self::random`], from a source of the caller's.
+    pub fn drawn(chance: &Chance) -> Self {
+        Self(chance.uuid().to_string().into())
     }
 }
 
@@ -187,8 +208,8 @@ pub struct BearerToken(Arc<str>);
 
 impl BearerToken {
     /// A new token of 122 random bits.
-    pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().simple().to_string().into())
+    pub fn drawn(chance: &Chance) -> Self {
+        Self(chance.uuid().simple().to_string().into())
     }
 
     /// The secret itself, for comparison or for handing to its owner; never for a log.

@@ -3,6 +3,8 @@
 //!
 //! This crate decides nothing about containers, proxies or DNS; those live in the daemons.
 
+pub mod chance;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod id;

@@ -3,19 +3,22 @@
 //! Connections are made again for ever and subscriptions survive. What a message means is not known here.
 
 use crate::message::{Fault, Publish, Request, decode_answer};
-use async_nats::jetstream::{self, context::PublishErrorKind, message::PublishMessage};
 use futures_util::{Stream, StreamExt};
-use std::{future::IntoFuture, time::Duration};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 mod connect;
+mod jetstream;
 mod replay;
 mod serve;
 mod streams;
+mod transport;
 
 pub use connect::{LOST_CONNECTION_HINT, install_crypto_provider};
 pub use replay::{Event, Replay};
 pub use serve::Serving;
-pub use streams::{StreamConfig, StreamName};
+pub use streams::{Storage, StreamConfig, StreamName};
+pub use transport::{Connection, From, Incoming, Stored, StreamInfo, Transport};
 
 /// How long one JetStream publish may take until its outcome counts as unknown.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,17 +65,7 @@ impl NatsError {
 /// A connection to NATS. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Nats {
-    client: async_nats::Client,
-    jetstream: jetstream::Context,
-}
-
-/// A message as the log keeps it.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its sequence in the stream.
-    pub sequence: u64,
-    /// Its content.
-    pub payload: bytes::Bytes,
+    transport: Arc<dyn Transport>,
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, NatsError> {
@@ -80,14 +73,21 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, NatsError> {
 }
 
 impl Nats {
+    /// Speaks over a transport of the caller's.
+    pub fn over(transport: Arc<dyn Transport>) -> Self {
+        Self { transport }
+    }
+
+    fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
     /// Publishes a message without acknowledgement.
     ///
     /// # Errors
     /// Where the connection's queue does not take it.
     pub async fn publish<M: Publish>(&self, message: &M) -> Result<(), NatsError> {
-        let subject = message.subject();
-        let payload = to_json(message)?;
-        self.client.publish(subject.clone(), payload).await.map_err(|e| NatsError::other(subject, e))
+        self.transport.publish(message.subject(), to_json(message)?).await
     }
 
     /// Publishes a message into its stream and gives its sequence.
@@ -95,7 +95,7 @@ impl Nats {
     /// # Errors
     /// [`NatsError::TimedOut`] means unknown: it may have been stored.
     pub async fn publish_stored<M: Publish>(&self, message: &M) -> Result<u64, NatsError> {
-        self.store(message.subject(), to_json(message)?, None).await
+        self.transport.store(message.subject(), to_json(message)?, None).await
     }
 
     /// Publishes onto a subject of a stream if the subject's last message has the sequence `expected` (0: there is none).
@@ -108,7 +108,7 @@ impl Nats {
         value: &T,
         expected: u64,
     ) -> Result<u64, NatsError> {
-        self.store(subject, to_json(value)?, Some(expected)).await
+        self.transport.store(subject, to_json(value)?, Some(expected)).await
     }
 
     /// Publishes onto a subject of a stream, whatever stands there.
@@ -116,25 +116,7 @@ impl Nats {
     /// # Errors
     /// [`NatsError::TimedOut`] means unknown: read the subject.
     pub async fn publish_entry<T: serde::Serialize>(&self, subject: String, value: &T) -> Result<u64, NatsError> {
-        self.store(subject, to_json(value)?, None).await
-    }
-
-    async fn store(&self, subject: String, payload: bytes::Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
-        let mut message = PublishMessage::build().payload(payload);
-        if let Some(expected) = expected {
-            message = message.expected_last_subject_sequence(expected);
-        }
-        let acknowledged = async { self.jetstream.send_publish(subject.clone(), message).await?.into_future().await };
-        let outcome = tokio::time::timeout(PUBLISH_TIMEOUT, acknowledged).await;
-        match outcome {
-            Err(_) => Err(NatsError::TimedOut(subject)),
-            Ok(Ok(ack)) => Ok(ack.sequence),
-            Ok(Err(error)) => Err(match error.kind() {
-                PublishErrorKind::WrongLastSequence => NatsError::WrongSequence(subject),
-                PublishErrorKind::TimedOut => NatsError::TimedOut(subject),
-                _ => NatsError::other(subject, error),
-            }),
-        }
+        self.transport.store(subject, to_json(value)?, None).await
     }
 
     /// The last message on a subject of a stream; a wildcard gives the newest of all that match.
@@ -142,17 +124,39 @@ impl Nats {
     /// # Errors
     /// Where the stream does not exist or does not answer.
     pub async fn last(&self, stream: StreamName, subject: &str) -> Result<Option<Stored>, NatsError> {
-        use jetstream::stream::LastRawMessageErrorKind as Kind;
-        let handle = self.stream_handle(stream).await?;
-        match handle.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => Ok(Some(Stored { sequence: message.sequence, payload: message.payload })),
-            Err(error) if error.kind() == Kind::NoMessageFound => Ok(None),
-            Err(error) => Err(NatsError::other(subject, error)),
-        }
+        self.transport.last(stream, subject).await
     }
 
-    async fn stream_handle(&self, stream: StreamName) -> Result<jetstream::stream::Stream<()>, NatsError> {
-        self.jetstream.get_stream_no_info(stream.as_str()).await.map_err(|e| NatsError::other(stream.as_str(), e))
+    /// One message of a stream; `None` where it is not there, or not any more.
+    ///
+    /// # Errors
+    /// As [`Self::last`].
+    pub async fn get(&self, stream: StreamName, sequence: u64) -> Result<Option<Stored>, NatsError> {
+        self.transport.get(stream, sequence).await
+    }
+
+    /// What a stream is and holds; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer.
+    pub async fn info(&self, stream: StreamName) -> Result<Option<StreamInfo>, NatsError> {
+        self.transport.info(stream).await
+    }
+
+    /// Removes one message of a stream; one that is not there is no error.
+    ///
+    /// # Errors
+    /// As [`Self::last`].
+    pub async fn delete(&self, stream: StreamName, sequence: u64) -> Result<(), NatsError> {
+        self.transport.delete(stream, sequence).await
+    }
+
+    /// Removes the messages on a subject of a stream up to and with a sequence.
+    ///
+    /// # Errors
+    /// As [`Self::last`].
+    pub async fn purge(&self, stream: StreamName, subject: &str, up_to: u64) -> Result<(), NatsError> {
+        self.transport.purge(stream, subject, up_to).await
     }
 
     /// Asks, and waits for the answer at most `timeout`.
@@ -160,15 +164,9 @@ impl Nats {
     /// # Errors
     /// [`NatsError::Fault`] is the other side's own refusal; [`NatsError::TimedOut`] means unknown.
     pub async fn request<M: Request>(&self, message: &M, timeout: Duration) -> Result<M::Reply, NatsError> {
-        use async_nats::RequestErrorKind as Kind;
         let subject = message.subject();
-        let request = async_nats::Request::new().payload(to_json(message)?).timeout(Some(timeout));
-        let reply = self.client.send_request(subject.clone(), request).await.map_err(|error| match error.kind() {
-            Kind::NoResponders => NatsError::NoResponders(subject.clone()),
-            Kind::TimedOut => NatsError::TimedOut(subject.clone()),
-            _ => NatsError::other(subject.clone(), error),
-        })?;
-        match decode_answer(&reply.payload) {
+        let reply = self.transport.request(subject.clone(), to_json(message)?, timeout).await?;
+        match decode_answer(&reply) {
             Ok(answer) => Ok(answer?),
             Err(cause) => Err(NatsError::Malformed { subject, cause: cause.to_string() }),
         }
@@ -183,11 +181,10 @@ impl Nats {
         &self,
         subject: &str,
     ) -> Result<impl Stream<Item = M> + Send + Unpin + 'static, NatsError> {
-        let inner = self.client.subscribe(subject.to_owned()).await.map_err(|e| NatsError::other(subject, e))?;
-        self.flush().await?;
+        let inner = self.transport.subscribe(subject, None).await?;
         Ok(Box::pin(inner.filter_map(|message| async move {
             match serde_json::from_slice::<M>(&message.payload) {
-                Ok(parsed) if parsed.subject() == message.subject.as_str() => Some(parsed),
+                Ok(parsed) if parsed.subject() == message.subject => Some(parsed),
                 Ok(parsed) => {
                     let belongs = parsed.subject();
                     tracing::warn!(subject = %message.subject, belongs, "skipped a message of another subject");
@@ -206,11 +203,21 @@ impl Nats {
     /// # Errors
     /// Where the connection is closed.
     pub async fn flush(&self) -> Result<(), NatsError> {
-        self.client.flush().await.map_err(|e| NatsError::other("flush", e))
+        self.transport.flush().await
+    }
+
+    /// Tells of the connection, as it is and as it changes.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.transport.connection()
     }
 
     /// Whether the connection stands now.
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == async_nats::connection::State::Connected
+        self.connection().borrow().up
+    }
+
+    /// Which server this is connected to; another one after the server was restarted.
+    pub fn server(&self) -> String {
+        self.transport.server()
     }
 }

@@ -1,8 +1,9 @@
 //! Task supervision: every task has a name, an owner and a stop signal, and its end is noticed.
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
     panic::AssertUnwindSafe,
     sync::{
@@ -27,6 +28,16 @@ struct Shared {
     next: AtomicU64,
     failed: AtomicBool,
     root: CancellationToken,
+    around: Option<Around>,
+}
+
+/// What is laid around each task.
+struct Around(Box<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>);
+
+impl fmt::Debug for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Around")
+    }
 }
 
 impl Default for Tasks {
@@ -39,6 +50,12 @@ impl Tasks {
     /// No tasks yet.
     pub fn new() -> Self {
         let shared = Arc::new(Shared::default());
+        Self { stop: shared.root.clone(), shared }
+    }
+
+    /// No tasks yet; each will be run inside of what `around` makes of it. A simulation stops and kills processes so.
+    pub fn inside(around: impl Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+        let shared = Arc::new(Shared { around: Some(Around(Box::new(around))), ..Shared::default() });
         Self { stop: shared.root.clone(), shared }
     }
 
@@ -67,7 +84,7 @@ impl Tasks {
         let stop = self.stop.clone();
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
         shared.names().insert(id, name.clone());
-        self.shared.tracker.spawn(async move {
+        let task = async move {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             shared.names().remove(&id);
             if panicked {
@@ -78,10 +95,21 @@ impl Tasks {
                 shared.failed.store(true, Ordering::Relaxed);
                 shared.root.cancel();
             }
-        });
+        };
+        match &self.shared.around {
+            None => self.shared.tracker.spawn(task),
+            Some(Around(around)) => self.shared.tracker.spawn(around(task.boxed())),
+        };
     }
 
-    /// Whether an essential task ended before its time.
+    /// Stops everything as failed, for a reason that waiting cannot mend; it is logged.
+    pub fn fail(&self, reason: &str) {
+        tracing::error!(reason, "stopping");
+        self.shared.failed.store(true, Ordering::Relaxed);
+        self.shared.root.cancel();
+    }
+
+    /// Whether an essential task ended before its time, or a reason to stop was found.
     pub fn failed(&self) -> bool {
         self.shared.failed.load(Ordering::Relaxed)
     }

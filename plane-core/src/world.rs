@@ -3,25 +3,24 @@
 //! Of every subject the newest entry counts, so that reading the compacted log gives the same world as having read
 //! every message. What a controller decides *from* the world lives in the controller.
 
-use crate::{
-    id::{BackendId, BearerToken, ClusterName, DroneId, LockName},
-    message::{
-        backend::BackendState,
-        drone::DroneState,
-        state::{
-            Assignment, BackendMessage, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, HeldLock, Holder, Millis,
-            ReachedState, StateEntry,
-        },
-    },
-};
-use jiff::Timestamp;
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-};
+mod forget;
+mod view;
 
 #[cfg(test)]
 mod tests;
+
+pub use forget::Forgotten;
+pub use view::{Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lock, Reached, StateSeen};
+
+use crate::{
+    id::{BackendId, ClusterName, DroneId, LockName},
+    message::state::{
+        Assignment, BackendMessage, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry,
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+pub use view::Assigned;
 
 /// An entry as it stands in the log.
 #[derive(Debug, Clone)]
@@ -43,6 +42,8 @@ pub enum Change {
     Nothing,
     /// A drone.
     Drone(ClusterName, DroneId),
+    /// A drone's lease.
+    Lease(ClusterName, DroneId),
     /// A backend.
     Backend(ClusterName, BackendId),
     /// A lock.
@@ -64,160 +65,28 @@ pub struct UnreadableEntry {
 }
 
 /// All that the log has decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct World {
     clusters: BTreeMap<ClusterName, Cluster>,
     sequence: u64,
     time: Option<Timestamp>,
+    retention: Option<SignedDuration>,
+    forgotten: Vec<Forgotten>,
 }
 
-/// One cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cluster {
-    /// Its drones.
-    pub drones: BTreeMap<DroneId, Drone>,
-    /// Its backends.
-    pub backends: HashMap<BackendId, Backend>,
-    /// Its locks.
-    pub locks: HashMap<LockName, Lock>,
-    /// The newest challenge values.
-    pub acme: Vec<String>,
-}
-
-/// One drone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Drone {
-    /// How it is reached and what it is; `None` until it registered.
-    pub meta: Option<DroneMeta>,
-    /// Its state.
-    pub state: Option<Reached<DroneState>>,
-    /// Its lease.
-    pub keep_alive: Option<KeepAlive>,
-}
-
-/// How a drone is reached, and what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DroneMeta {
-    /// The address of its proxy.
-    pub ip: IpAddr,
-    /// Its version.
-    pub version: String,
-    /// The commit that it was built from.
-    pub git_hash: Option<String>,
-    /// What it can beyond 0.3.
-    pub features: Vec<String>,
-}
-
-/// A state and when it was reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached<S> {
-    /// The state.
-    pub state: S,
-    /// The writer's time.
-    pub timestamp: Millis,
-    /// The entry's sequence.
-    pub sequence: u64,
-}
-
-/// A drone's lease as last written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeepAlive {
-    /// The entry's sequence.
-    pub sequence: u64,
-    /// The drone's time.
-    pub timestamp: Millis,
-    /// The nonce of its process.
-    pub instance: Option<String>,
-    /// Whether the drone was given up.
-    pub lost: bool,
-}
-
-/// One backend.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Backend {
-    /// Who may start it.
-    pub assignment: Option<Assigned>,
-    /// The states that it reached, by sequence.
-    states: Vec<StateSeen>,
-}
-
-/// An assignment and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assigned {
-    /// The drone.
-    pub drone: DroneId,
-    /// What requests to the backend must carry.
-    pub bearer_token: Option<BearerToken>,
-    /// The lock that it holds.
-    pub lock: Option<HeldLock>,
-    /// Whether the drone took it.
-    pub accepted: bool,
-    /// Whether a controller took it back.
-    pub withdrawn: bool,
-    /// The entry's sequence.
-    pub sequence: u64,
-    /// When the log took it.
-    pub time: Timestamp,
-}
-
-/// A state of a backend, and the sequence of its entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateSeen {
-    /// The state, its time and reason.
-    pub reached: ReachedState,
-    /// The entry's sequence.
-    pub sequence: u64,
-}
-
-/// One lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lock {
-    /// Who holds it.
-    pub holder: Option<Holder>,
-    /// The entry's sequence.
-    pub sequence: u64,
-}
-
-impl Backend {
-    /// The state that counts: the first final one, else the furthest.
-    pub fn current(&self) -> Option<&StateSeen> {
-        let mut finals = self.states.iter().filter(|seen| seen.reached.state.is_final());
-        finals.next().or_else(|| self.states.iter().max_by_key(|seen| seen.reached.state.rank()))
-    }
-
-    /// The state that counts, alone.
-    pub fn state(&self) -> Option<BackendState> {
-        self.current().map(|seen| seen.reached.state)
-    }
-
-    /// Whether it may still run: assigned, not taken back, not ended.
-    pub fn is_live(&self) -> bool {
-        !self.state().is_some_and(BackendState::is_final)
-            && self.assignment.as_ref().is_some_and(|assigned| !assigned.withdrawn)
-    }
-
-    /// Its history as the world is to see it: forward only, ending with the final state that counts.
-    pub fn history(&self) -> Vec<&StateSeen> {
-        let mut history: Vec<&StateSeen> = Vec::new();
-        let mut seen: Vec<&StateSeen> = self.states.iter().filter(|seen| !seen.reached.state.is_final()).collect();
-        seen.sort_by_key(|seen| seen.reached.state.rank());
-        history.extend(seen);
-        history.extend(self.states.iter().find(|seen| seen.reached.state.is_final()));
-        history
-    }
-
-    /// The newest timestamp of its entries; what is written next must be above it.
-    pub fn newest_timestamp(&self) -> Option<Millis> {
-        self.states.iter().map(|seen| seen.reached.timestamp).max()
-    }
-
-    fn reach(&mut self, reached: ReachedState, sequence: u64) {
-        self.states.retain(|seen| seen.reached.state != reached.state);
-        self.states.push(StateSeen { reached, sequence });
+/// Two worlds are the same if they know the same; what of it is still to be purged from the log does not count.
+impl PartialEq for World {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.clusters, self.sequence, self.time) == (&other.clusters, other.sequence, other.time)
     }
 }
 
 impl World {
+    /// An empty world that forgets what ended longer ago than `retention`, by the log's time.
+    pub fn forgetting_after(retention: SignedDuration) -> Self {
+        Self { retention: Some(retention), ..Self::default() }
+    }
+
     /// Takes the next entry of the log. Entries at or below the newest sequence change nothing.
     ///
     /// # Errors
@@ -228,6 +97,7 @@ impl World {
         }
         self.sequence = entry.sequence;
         self.time = self.time.max(Some(entry.time));
+        self.forget();
         if entry.subject == HEARTBEAT_SUBJECT {
             return Ok(Change::Nothing);
         }
@@ -242,40 +112,20 @@ impl World {
 
     fn reduce(&mut self, message: StateEntry, sequence: u64, time: Timestamp) -> Change {
         let name = message.cluster;
-        let cluster = self.clusters.entry(name.clone()).or_default();
+        let cluster = match self.clusters.get_mut(&name) {
+            Some(cluster) => cluster,
+            None => self.clusters.entry(name.clone()).or_default(),
+        };
         match message.body {
-            EntryBody::DroneMessage(entry) => {
-                let drone = cluster.drones.entry(entry.drone.clone()).or_default();
-                match entry.message {
-                    DroneMessage::Metadata { ip, version, git_hash, features } => {
-                        drone.meta = Some(DroneMeta { ip, version, git_hash, features });
-                    }
-                    DroneMessage::State { timestamp, state } => {
-                        drone.state = Some(Reached { state, timestamp, sequence });
-                    }
-                    DroneMessage::KeepAlive { timestamp } => {
-                        let (instance, lost) = (entry.instance, entry.lost);
-                        drone.keep_alive = Some(KeepAlive { sequence, timestamp, instance, lost });
-                    }
-                }
-                Change::Drone(name, entry.drone)
-            }
+            EntryBody::DroneMessage(entry) => cluster.reduce_drone(name, entry, sequence, time),
             EntryBody::BackendMessage(entry) => {
-                let backend = cluster.backends.entry(entry.backend.clone()).or_default();
-                match entry.message {
-                    BackendMessage::Assignment(Assignment {
-                        drone, bearer_token, lock, accepted, withdrawn, ..
-                    }) => {
-                        let assigned = Assigned { drone, bearer_token, lock, accepted, withdrawn, sequence, time };
-                        backend.assignment = Some(assigned);
-                    }
-                    BackendMessage::State(reached) => backend.reach(reached, sequence),
-                }
+                cluster.reduce_backend(&entry.backend, entry.message, sequence, time);
                 Change::Backend(name, entry.backend)
             }
             EntryBody::LockMessage(entry) => {
-                cluster.locks.insert(entry.lock.clone(), Lock { holder: entry.holder, sequence });
-                Change::Lock(name, entry.lock)
+                let lock = entry.lock.clone();
+                cluster.reduce_lock(entry, sequence, time);
+                Change::Lock(name, lock)
             }
             EntryBody::AcmeMessage(entry) => {
                 cluster.acme = if entry.values.is_empty() { vec![entry.value] } else { entry.values };
@@ -296,12 +146,17 @@ impl World {
 
     /// One backend.
     pub fn backend(&self, cluster: &ClusterName, backend: &BackendId) -> Option<&Backend> {
-        self.clusters.get(cluster)?.backends.get(backend)
+        self.clusters.get(cluster)?.backend(backend)
     }
 
     /// One drone.
     pub fn drone(&self, cluster: &ClusterName, drone: &DroneId) -> Option<&Drone> {
         self.clusters.get(cluster)?.drones.get(drone)
+    }
+
+    /// One lock.
+    pub fn lock(&self, cluster: &ClusterName, lock: &LockName) -> Option<&Lock> {
+        self.clusters.get(cluster)?.locks.get(lock)
     }
 
     /// The sequence of the newest entry that was read; 0 for none.
@@ -312,5 +167,71 @@ impl World {
     /// The log's own time: that of its newest entry.
     pub fn time(&self) -> Option<Timestamp> {
         self.time
+    }
+}
+
+impl Cluster {
+    fn reduce_drone(&mut self, name: ClusterName, entry: DroneEntry, sequence: u64, time: Timestamp) -> Change {
+        let drone = self.drones.entry(entry.drone.clone()).or_default();
+        drone.newest = drone.newest.max(Some(time));
+        let change = match entry.message {
+            DroneMessage::Metadata { ip, version, git_hash, features } => {
+                drone.meta = Some(DroneMeta { ip, version, git_hash, features, sequence });
+                Change::Drone(name, entry.drone.clone())
+            }
+            DroneMessage::State { timestamp, state } => {
+                drone.reach(Reached { state, timestamp, sequence });
+                Change::Drone(name, entry.drone.clone())
+            }
+            DroneMessage::KeepAlive { timestamp } => {
+                let (instance, lost, answers) = (entry.instance, entry.lost, entry.answers);
+                drone.keep_alive = Some(KeepAlive { sequence, timestamp, instance, lost, answers });
+                Change::Lease(name, entry.drone.clone())
+            }
+        };
+        self.note_drone(&entry.drone);
+        change
+    }
+
+    fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
+        self.unlist(id);
+        let backend = match self.backends.get_mut(id) {
+            Some(backend) => backend,
+            None => self.backends.entry(id.clone()).or_default(),
+        };
+        backend.newest = backend.newest.max(Some(time));
+        match message {
+            BackendMessage::Assignment(assignment) => {
+                let Assignment { drone, bearer_token, lock, accepted, withdrawn, memory_bytes, cpu_percent, .. } =
+                    assignment;
+                // One copy of a drone's id, however many backends it has.
+                let drone = self.drones.get_key_value(&drone).map_or(drone, |(known, _)| known.clone());
+                backend.assignment = Some(Assigned {
+                    drone,
+                    bearer_token,
+                    lock,
+                    accepted,
+                    withdrawn,
+                    memory_bytes,
+                    cpu_percent,
+                    sequence,
+                    time,
+                });
+            }
+            BackendMessage::State(reached) => backend.reach(reached, sequence),
+        }
+        self.list(id);
+    }
+
+    fn reduce_lock(&mut self, entry: LockEntry, sequence: u64, time: Timestamp) {
+        let LockEntry { lock: name, holder, last_token } = entry;
+        if let Some(before) = self.locks.get(&name) {
+            self.free.remove(&(before.time, name.clone()));
+        }
+        if holder.is_none() {
+            self.free.insert((time, name.clone()));
+        }
+        let token = holder.as_ref().map(|holder| holder.token).or(last_token).unwrap_or(0);
+        self.locks.insert(name, Lock { holder, token, sequence, time });
     }
 }

@@ -9,15 +9,22 @@ mod watch;
 
 use crate::{
     engine::Engine,
+    host::{Host, HostError, LiveBackend, Offered},
+    lease::Fence,
     route::Routes,
-    store::{Inserted, Known, Store, StoreError},
+    store::{Inserted, Known, Outgoing, Store, StoreError},
 };
+use async_trait::async_trait;
 use driver::{Driver, Origin, Signal};
 use jiff::Timestamp;
 use machine::{Limits, State, What};
 use plane_core::{
     id::{BackendId, ClusterName, DroneId},
-    message::schedule::SpawnRequest,
+    message::{
+        backend::{BackendState, StatusReport},
+        drone::AnnouncedBackend,
+        schedule::SpawnRequest,
+    },
     nats::Nats,
     task::Tasks,
 };
@@ -45,6 +52,19 @@ pub(crate) struct Parts {
     /// The connection, once there is one.
     pub(crate) nats: value::Receiver<Option<Nats>>,
     pub(crate) tasks: Tasks,
+    pub(crate) fence: Arc<Fence>,
+}
+
+impl Parts {
+    /// What stands before requests to a backend: the fence, where it holds a lock.
+    fn fence_of(&self, request: &SpawnRequest) -> Option<Arc<Fence>> {
+        request.lock.is_some().then(|| self.fence.clone())
+    }
+}
+
+/// Whether a backend was offered to an earlier process of this drone that neither began with it nor discarded it.
+fn is_undecided(request: &SpawnRequest, state: &State) -> bool {
+    request.assignment_seq.is_some() && matches!(state, State::New { .. })
 }
 
 /// The backends of this drone. Clones speak of the same.
@@ -57,33 +77,15 @@ pub(crate) struct Drivers {
 /// Speaks to the task that drives a backend.
 #[derive(Debug, Clone)]
 pub(crate) struct BackendHandle {
-    id: BackendId,
+    request: Arc<SpawnRequest>,
+    /// What was reported of it last, and since when.
+    reported: Arc<Mutex<(BackendState, Timestamp)>>,
     signals: mpsc::Sender<Signal>,
     /// Cancelled once the final state is persisted.
     ended: CancellationToken,
 }
 
 impl BackendHandle {
-    /// Its id.
-    pub(crate) fn id(&self) -> &BackendId {
-        &self.id
-    }
-
-    /// Lets it begin.
-    pub(crate) async fn begin(&self) {
-        self.tell(What::Accepted).await;
-    }
-
-    /// Ends it; returns once that is persisted.
-    pub(crate) async fn terminate(&self) {
-        self.tell(What::TerminateRequested).await;
-    }
-
-    /// Resolves once its final state is persisted.
-    pub(crate) async fn ended(&self) {
-        self.ended.cancelled().await;
-    }
-
     async fn tell(&self, what: What) {
         let (done, heard) = oneshot::channel();
         // A driver that is gone has nothing left to do.
@@ -94,7 +96,7 @@ impl BackendHandle {
 }
 
 impl Drivers {
-    /// Takes up the backends of an earlier run, and begins to look for containers without a backend.
+    /// Takes up the backends of an earlier run that had begun, and begins to look for containers without a backend.
     ///
     /// # Errors
     /// Where the database cannot be read.
@@ -102,34 +104,15 @@ impl Drivers {
         let drivers = Self { parts: Arc::new(parts), known: Arc::default() };
         for Known { request, state } in drivers.parts.store.unfinished().await? {
             let backend = request.backend_id.clone();
+            if is_undecided(&request, &state) {
+                continue;
+            }
             tracing::info!(%backend, ?state, "taking a backend up again");
             let handle = drivers.drive(request, state, Origin::EarlierRun);
             drivers.known().insert(backend, handle);
         }
         drivers.parts.tasks.spawn("reap", drivers.clone().reap());
         Ok(drivers)
-    }
-
-    /// Those that have not ended.
-    pub(crate) fn live(&self) -> Vec<BackendHandle> {
-        self.known().values().filter(|handle| !handle.ended.is_cancelled()).cloned().collect()
-    }
-
-    /// Adds a backend, unless its id is known already. It waits for the word to begin.
-    ///
-    /// # Errors
-    /// Where the database refuses; then nothing has happened.
-    pub(crate) async fn accept(&self, request: SpawnRequest) -> Result<Option<BackendHandle>, StoreError> {
-        let state = State::New { since: Timestamp::now() };
-        match self.parts.store.insert(&request, &state).await? {
-            Inserted::Known => Ok(None),
-            Inserted::New => {
-                let backend = request.backend_id.clone();
-                let handle = self.drive(request, state, Origin::Request);
-                self.known().insert(backend, handle.clone());
-                Ok(Some(handle))
-            }
-        }
     }
 
     fn without_driver(&self, found: Vec<BackendId>) -> HashSet<BackendId> {
@@ -149,10 +132,18 @@ impl Drivers {
             self.parts.routes.close(&id);
             ended.cancel();
         } else {
-            self.parts.routes.wait_for(&id, request.bearer_token.clone());
+            self.parts.routes.wait_for(&id, request.bearer_token.clone(), self.parts.fence_of(&request));
         }
-        let handle = BackendHandle { id: id.clone(), signals: signals.clone(), ended: ended.clone() };
-        let driver = Driver::new(self.parts.clone(), request, state, signals, waiting, ended);
+        let (request, reported) =
+            (Arc::new(request), state.reported().unwrap_or((BackendState::Loading, state.since())));
+        let reported = Arc::new(Mutex::new(reported));
+        let handle = BackendHandle {
+            request: request.clone(),
+            reported: reported.clone(),
+            signals: signals.clone(),
+            ended: ended.clone(),
+        };
+        let driver = Driver::new(self.parts.clone(), request, state, reported, signals, waiting, ended);
         let known = self.known.clone();
         self.parts.tasks.spawn(format!("drive {id}"), async move {
             driver.run(origin).await;
@@ -188,6 +179,169 @@ impl Drivers {
             if stop.run_until_cancelled(tokio::time::sleep(REAP_EVERY)).await.is_none() {
                 return;
             }
+        }
+    }
+}
+
+impl From<StoreError> for HostError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Drivers {
+    fn handle(&self, backend: &BackendId) -> Option<BackendHandle> {
+        self.known().get(backend).cloned()
+    }
+
+    fn announced(request: &SpawnRequest, (state, time): (BackendState, Timestamp)) -> AnnouncedBackend {
+        AnnouncedBackend {
+            backend_id: request.backend_id.clone(),
+            state,
+            time,
+            bearer_token: request.bearer_token.clone(),
+            lock: request.lock.clone(),
+            fencing_token: request.fencing_token,
+        }
+    }
+
+    fn report(&self, backend: &BackendId, state: BackendState, reason: String, exit_code: Option<i64>) -> Outgoing {
+        Outgoing::Status(StatusReport {
+            cluster: self.parts.cluster.clone(),
+            state,
+            backend: backend.clone(),
+            time: Timestamp::now(),
+            drone: self.parts.drone.clone(),
+            reason: Some(reason),
+            exit_code,
+        })
+    }
+}
+
+#[async_trait]
+impl Host for Drivers {
+    async fn nonce(&self) -> Result<String, HostError> {
+        Ok(self.parts.store.nonce().await?)
+    }
+
+    async fn draining(&self) -> Result<bool, HostError> {
+        Ok(self.parts.store.draining().await?)
+    }
+
+    async fn set_draining(&self, draining: bool) -> Result<(), HostError> {
+        Ok(self.parts.store.set_draining(draining).await?)
+    }
+
+    async fn offer(&self, request: &SpawnRequest) -> Result<Offered, HostError> {
+        let state = State::New { since: Timestamp::now() };
+        match self.parts.store.insert(request, &state).await? {
+            Inserted::New => Ok(Offered::New),
+            Inserted::Refused => Ok(Offered::Refused),
+            Inserted::Known => match self.parts.store.find(&request.backend_id).await? {
+                Some(known) => Ok(Offered::Known(Box::new(known.request))),
+                None => Err(HostError("a backend was forgotten while it was asked for; ask again".to_owned())),
+            },
+        }
+    }
+
+    async fn discard(&self, backend: &BackendId) -> Result<(), HostError> {
+        Ok(self.parts.store.discard(backend).await?)
+    }
+
+    async fn begin(&self, request: SpawnRequest) -> Result<(), HostError> {
+        let backend = request.backend_id.clone();
+        if self.handle(&backend).is_some() {
+            return Ok(());
+        }
+        let state = State::New { since: Timestamp::now() };
+        let handle = self.drive(request, state, Origin::Request);
+        self.known().insert(backend, handle.clone());
+        handle.tell(What::Accepted).await;
+        Ok(())
+    }
+
+    async fn undecided(&self) -> Result<Vec<SpawnRequest>, HostError> {
+        let unfinished = self.parts.store.unfinished().await?;
+        let undecided = unfinished.into_iter().filter(|known| is_undecided(&known.request, &known.state));
+        Ok(undecided.map(|known| known.request).collect())
+    }
+
+    fn live(&self) -> Vec<LiveBackend> {
+        let known = self.known();
+        let live = known.values().filter(|handle| !handle.ended.is_cancelled()).map(|handle| {
+            let reported = *handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            let announced = Self::announced(&handle.request, reported);
+            LiveBackend { request: handle.request.clone(), announced }
+        });
+        live.collect()
+    }
+
+    fn is_live(&self, backend: &BackendId) -> bool {
+        self.handle(backend).is_some_and(|handle| !handle.ended.is_cancelled())
+    }
+
+    async fn terminate(&self, backend: &BackendId) {
+        if let Some(handle) = self.handle(backend) {
+            handle.tell(What::TerminateRequested).await;
+        }
+    }
+
+    async fn give_up(&self, backend: &BackendId, reason: &str) {
+        if let Some(handle) = self.handle(backend) {
+            handle.tell(What::DeclaredLost(reason.to_owned())).await;
+        }
+    }
+
+    async fn ended(&self, backend: &BackendId) {
+        if let Some(handle) = self.handle(backend) {
+            handle.ended.cancelled().await;
+        }
+    }
+
+    async fn ended_since(&self, since: Timestamp) -> Result<Vec<AnnouncedBackend>, HostError> {
+        let finals = self.parts.store.finals_since(since).await?;
+        let ended = finals.iter().filter_map(|known| Some(Self::announced(&known.request, known.state.reported()?)));
+        Ok(ended.collect())
+    }
+
+    async fn disown(&self, backend: &BackendId) -> Result<(), HostError> {
+        match self.parts.store.find(backend).await? {
+            None => {
+                tracing::warn!(%backend, "the log has a backend that is not known here; reporting it lost");
+                let report = self.report(backend, BackendState::Lost, "its drone does not know it".to_owned(), None);
+                Ok(self.parts.store.refuse(backend, &report).await?)
+            }
+            Some(known) => match &known.state {
+                State::Cleaning { ending, .. } | State::Gone { ending, .. } => {
+                    let report = self.report(backend, ending.state, ending.reason.clone(), ending.exit_code);
+                    Ok(self.parts.store.say_again(&report).await?)
+                }
+                // It has begun meanwhile, or is being decided about.
+                State::New { .. }
+                | State::Loading { .. }
+                | State::Starting { .. }
+                | State::Ready { .. }
+                | State::Stopping { .. } => Ok(()),
+            },
+        }
+    }
+
+    async fn all_told(&self) {
+        let upto = loop {
+            match self.parts.store.outgoing().await {
+                Ok(None) => return,
+                Ok(Some((_, newest))) => break newest,
+                Err(error) => tracing::error!(%error, "the outbox cannot be read"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        loop {
+            let told = self.parts.store.told();
+            if !matches!(self.parts.store.outgoing().await, Ok(Some((oldest, _))) if oldest <= upto) {
+                return;
+            }
+            // The signal may have come between the two.
+            let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
         }
     }
 }

@@ -4,9 +4,11 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use crate::agent::Timing;
 use plane_core::{
     config::{DaemonConfig, NATS, NatsConfig, Part},
     id::{ClusterName, DroneId},
+    message::drone::Capacity,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -50,6 +52,16 @@ pub struct AgentConfig {
     /// How long getting a backend's image may take, in seconds.
     #[serde(default = "default_load_timeout_secs")]
     pub load_timeout_secs: u32,
+    /// How often the drone renews its lease, in seconds.
+    #[serde(default = "default_lease_secs")]
+    pub lease_secs: u32,
+    /// How long backends that hold a lock go on while the lease cannot be renewed, in seconds. It has to be less than
+    /// the controllers' `scheduler.lost_secs`, and is best what they have as `scheduler.fence_secs`.
+    #[serde(default = "default_fence_secs")]
+    pub fence_secs: u32,
+    /// What the drone has room for; no limit where it is not given.
+    #[serde(default, skip_serializing_if = "CapacityConfig::is_unlimited")]
+    pub capacity: CapacityConfig,
     /// What the drone tells about itself, under names of the operator's choice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -64,9 +76,42 @@ impl AgentConfig {
         Duration::from_secs(self.ready_timeout_secs.into())
     }
 
+    /// The deadlines of the lease.
+    pub fn timing(&self) -> Timing {
+        let secs = |secs: u32| Duration::from_secs(secs.into());
+        Timing { lease: secs(self.lease_secs), fence: secs(self.fence_secs) }
+    }
+
     /// [`Self::load_timeout_secs`] as a duration.
     pub fn load_timeout(&self) -> Duration {
         Duration::from_secs(self.load_timeout_secs.into())
+    }
+}
+
+/// The `[agent.capacity]` section.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapacityConfig {
+    /// How many backends run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_backends: Option<u32>,
+    /// Bytes of memory for the limits of all backends together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processors for the limits of all backends together. Controllers give a drone backends in proportion to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+}
+
+impl CapacityConfig {
+    fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As it is told; `None` where nothing is limited.
+    pub fn told(&self) -> Option<Capacity> {
+        let Self { max_backends, memory_bytes, cpus } = *self;
+        (!self.is_unlimited()).then(|| Capacity { max_backends, memory_bytes, cpus: cpus.map(f64::from) })
     }
 }
 
@@ -165,6 +210,14 @@ fn default_ready_timeout_secs() -> u32 {
 
 fn default_load_timeout_secs() -> u32 {
     900
+}
+
+fn default_lease_secs() -> u32 {
+    10
+}
+
+fn default_fence_secs() -> u32 {
+    45
 }
 
 fn default_bind_ip() -> IpAddr {

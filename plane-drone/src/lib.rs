@@ -4,10 +4,13 @@
 //! earlier run are taken up before a connection to NATS is sought. `backend::machine` and `route::target` decide
 //! without input or clock; the other modules act.
 
-mod agent;
+pub mod agent;
+mod announce;
 pub mod backend;
 pub mod config;
 pub mod engine;
+pub mod host;
+pub mod lease;
 mod outbox;
 pub mod proxy;
 pub mod route;
@@ -17,8 +20,12 @@ use agent::{Agent, AgentError, Identity};
 use backend::{Drivers, Parts, machine::Limits};
 use config::{AgentConfig, AgentIp, DroneConfig};
 use engine::DockerEngine;
+use host::HostError;
 use jiff::{SignedDuration, Timestamp};
+use lease::Fence;
 use plane_core::{
+    chance::Chance,
+    clock::Clock,
     id::DroneId,
     message::log::Component,
     nats::{Nats, NatsError},
@@ -62,7 +69,7 @@ impl From<AgentError> for DroneError {
     fn from(error: AgentError) -> Self {
         match error {
             AgentError::Nats(error) => Self::Nats(error),
-            AgentError::Store(error) => Self::Store(error),
+            AgentError::Host(HostError(error)) => Self::Store(StoreError::Database(error)),
         }
     }
 }
@@ -76,8 +83,10 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let store = Store::open(&config.db_path)?;
     let drone = store.drone_id(config.drone_id.clone()).await?;
     tracing::info!(%drone, cluster = %config.cluster_domain, "drone");
-    let routes = Routes::default();
-    prepare_routes(&store, &routes).await?;
+    let (routes, clock) = (Routes::default(), Clock::machine());
+    let patience = config.agent.as_ref().map_or(Duration::ZERO, |agent| agent.timing().fence);
+    let fence = Arc::new(Fence::closed(clock.clone(), patience));
+    prepare_routes(&store, &routes, &fence).await?;
     if let Some(proxy) = &config.proxy {
         let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
         let started = Proxy::start(proxy, cluster, routes.clone(), patience, tasks).await;
@@ -87,7 +96,7 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let serving = async {
         let (connection, nats) = watch::channel(None);
         let drivers = match &config.agent {
-            Some(agent) => Some(take_up(config, agent, &drone, &store, &routes, nats, tasks).await?),
+            Some(agent) => Some(take_up(config, agent, &drone, &store, &routes, &fence, nats, tasks).await?),
             None => None,
         };
         let prefix = format!("cluster.{}.{INBOX}", config.cluster_domain.subject_token());
@@ -98,8 +107,10 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
         if let (Some(agent), Some(drivers)) = (&config.agent, drivers) {
             let ip = own_address(&agent.ip).await;
             let cluster = config.cluster_domain.clone();
-            let identity = Identity { cluster, drone: drone.clone(), ip, labels: agent.labels.clone() };
-            Agent::start(identity, nats, store, drivers, tasks).await?;
+            let (labels, capacity) = (agent.labels.clone(), agent.capacity.told());
+            let identity = Identity { cluster, drone: drone.clone(), ip, labels, capacity };
+            let (host, timing, chance) = (Arc::new(drivers), agent.timing(), Chance::system());
+            Agent::start(agent::Parts { identity, nats, host, fence, timing, clock, chance }, tasks).await?;
         }
         stop.cancelled().await;
         Ok(())
@@ -108,13 +119,14 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
 }
 
 /// What is known of backends before the engine has been asked: requests for those that ran wait, ended ones are told.
-async fn prepare_routes(store: &Store, routes: &Routes) -> Result<(), StoreError> {
+async fn prepare_routes(store: &Store, routes: &Routes, fence: &Arc<Fence>) -> Result<(), StoreError> {
     let since = Timestamp::now().saturating_sub(ENDED_REMEMBERED).unwrap_or(Timestamp::MIN);
     for backend in store.ended_since(since).await? {
         routes.close(&backend);
     }
     for known in store.unfinished().await? {
-        routes.wait_for(&known.request.backend_id, known.request.bearer_token);
+        let fence = known.request.lock.is_some().then(|| fence.clone());
+        routes.wait_for(&known.request.backend_id, known.request.bearer_token, fence);
     }
     Ok(())
 }
@@ -125,6 +137,7 @@ async fn take_up(
     drone: &DroneId,
     store: &Store,
     routes: &Routes,
+    fence: &Arc<Fence>,
     nats: watch::Receiver<Option<Nats>>,
     tasks: &Tasks,
 ) -> Result<Drivers, StoreError> {
@@ -139,6 +152,7 @@ async fn take_up(
         limits: Limits { load: agent.load_timeout(), ready: agent.ready_timeout() },
         nats,
         tasks: tasks.clone(),
+        fence: fence.clone(),
     })
     .await
 }

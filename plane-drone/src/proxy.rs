@@ -166,6 +166,7 @@ impl Proxy {
             match self.routes.find(&target.backend) {
                 Found::Unknown => return self.pass_through(request, &host, &path, peer).await,
                 Found::Ended => return Err(Refusal::Ended),
+                Found::Fenced => return Err(Refusal::NotYet),
                 Found::Waiting(waiting) => {
                     if let Some(done) = admit(&request, &target, waiting.token.as_ref())? {
                         return Ok(done.map(Either::Left));
@@ -179,7 +180,7 @@ impl Proxy {
         if let Some(done) = admit(&request, &target, route.token.as_ref())? {
             return Ok(done.map(Either::Left));
         }
-        let entered = route.activity.enter().ok_or(Refusal::Ended)?;
+        let entered = Arc::new(route.activity.enter().ok_or(Refusal::Ended)?);
         let outcome = self.forward(request, &route.upstream, &host, &target, peer, Some(entered)).await;
         outcome.inspect_err(|refusal| self.tell(&route, &target, refusal))
     }
@@ -207,7 +208,7 @@ impl Proxy {
         host: &str,
         target: &target::Target<'_>,
         peer: SocketAddr,
-        entered: Option<InFlight>,
+        entered: Option<Arc<InFlight>>,
     ) -> Result<Response<OutBody>, Refusal> {
         let seen = request::Seen { host, path: target.path, prefix: target.prefix, peer: peer.ip() };
         self.exchange(request, upstream, &seen, entered).await
@@ -219,12 +220,12 @@ impl Proxy {
         mut request: Request<Incoming>,
         upstream: &Upstream,
         seen: &request::Seen<'_>,
-        entered: Option<InFlight>,
+        entered: Option<Arc<InFlight>>,
     ) -> Result<Response<OutBody>, Refusal> {
         let upgrade = request::asked_upgrade(&request);
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
-        let (body, progress) = Sent::new(body);
+        let (body, progress) = Sent::new(body, entered.clone());
         let request = request::rewrite(head, body, upstream.address(), seen, upgrade.as_ref())?;
         let mut response = tokio::select! {
             response = upstream.send(request) => response.map_err(|error| {

@@ -8,7 +8,7 @@ mod tests;
 
 pub use activity::{Activity, InFlight};
 
-use crate::proxy::Upstream;
+use crate::{lease::Fence, proxy::Upstream};
 use arc_swap::ArcSwap;
 use plane_core::id::{BackendId, BearerToken};
 use std::{
@@ -35,6 +35,8 @@ pub struct Route {
     pub activity: Arc<Activity>,
     /// The connections to it; they end with the route.
     pub upstream: Upstream,
+    /// What stands before it, where it holds a lock.
+    pub fence: Option<Arc<Fence>>,
 }
 
 /// A backend that does not answer yet.
@@ -42,6 +44,7 @@ pub struct Route {
 pub struct Waiting {
     /// What requests must carry.
     pub token: Option<BearerToken>,
+    fence: Option<Arc<Fence>>,
     settled: CancellationToken,
 }
 
@@ -59,6 +62,8 @@ pub enum Found {
     Open(Arc<Route>),
     /// It does not answer yet.
     Waiting(Arc<Waiting>),
+    /// It holds a lock, and the drone has not been in contact for too long: somebody else may hold it by now.
+    Fenced,
     /// It has ended.
     Ended,
     /// The drone does not know it.
@@ -69,6 +74,10 @@ pub enum Found {
 enum Entry {
     Open(Arc<Route>),
     Waiting(Arc<Waiting>),
+}
+
+fn is_fenced(fence: Option<&Arc<Fence>>) -> bool {
+    fence.is_some_and(|fence| !fence.is_open())
 }
 
 /// The table. Clones speak of the same.
@@ -100,7 +109,9 @@ impl Routes {
     /// What there is for a backend.
     pub fn find(&self, backend: &BackendId) -> Found {
         match self.live.load().get(backend) {
+            Some(Entry::Open(route)) if is_fenced(route.fence.as_ref()) => Found::Fenced,
             Some(Entry::Open(route)) => Found::Open(route.clone()),
+            Some(Entry::Waiting(waiting)) if is_fenced(waiting.fence.as_ref()) => Found::Fenced,
             Some(Entry::Waiting(waiting)) => Found::Waiting(waiting.clone()),
             None if self.ended().ids.contains(backend) => Found::Ended,
             None => Found::Unknown,
@@ -108,16 +119,22 @@ impl Routes {
     }
 
     /// Lets requests for a backend wait until it answers.
-    pub fn wait_for(&self, backend: &BackendId, token: Option<BearerToken>) {
-        let waiting = Arc::new(Waiting { token, settled: CancellationToken::new() });
+    pub fn wait_for(&self, backend: &BackendId, token: Option<BearerToken>, fence: Option<Arc<Fence>>) {
+        let waiting = Arc::new(Waiting { token, fence, settled: CancellationToken::new() });
         self.change(backend, Some(Entry::Waiting(waiting)));
     }
 
     /// Lets requests through. The result tells who is connected; its idle time begins now.
-    pub fn open(&self, backend: &BackendId, address: SocketAddr, token: Option<BearerToken>) -> Arc<Activity> {
-        let activity = Arc::new(Activity::default());
+    pub fn open(
+        &self,
+        backend: &BackendId,
+        address: SocketAddr,
+        token: Option<BearerToken>,
+        fence: Option<Arc<Fence>>,
+    ) -> Arc<Activity> {
+        let activity = Arc::new(Activity::behind(fence.clone()));
         let upstream = Upstream::new(address);
-        let route = Arc::new(Route { address, token, activity: activity.clone(), upstream });
+        let route = Arc::new(Route { address, token, activity: activity.clone(), upstream, fence });
         self.change(backend, Some(Entry::Open(route)));
         activity
     }

@@ -70,6 +70,8 @@ pub enum Inserted {
     New,
     /// It was not; nothing changed.
     Known,
+    /// It is not to be started.
+    Refused,
 }
 
 /// What waits to be told, in order per backend.
@@ -91,7 +93,7 @@ impl Outgoing {
     }
 }
 
-/// A backend that was being driven when the drone stopped.
+/// A backend, as the database has it.
 #[derive(Debug, Clone)]
 pub struct Known {
     /// What was asked for.
@@ -107,6 +109,7 @@ type Call = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     calls: mpsc::Sender<Call>,
     outbox: Arc<Notify>,
+    told: Arc<Notify>,
 }
 
 impl Store {
@@ -127,7 +130,7 @@ impl Store {
             }
         };
         std::thread::Builder::new().name("store".into()).spawn(serve).map_err(|e| failed(e.to_string()))?;
-        Ok(Self { calls, outbox: Arc::default() })
+        Ok(Self { calls, outbox: Arc::default(), told: Arc::default() })
     }
 
     async fn call<T: Send + 'static>(
@@ -180,21 +183,83 @@ impl Store {
         self.call(move |connection| set(connection, "draining", &draining)).await
     }
 
-    /// The request that a backend was, or is, run for.
+    /// A name of this database, made at the first call.
     ///
     /// # Errors
     /// Where the database refuses.
-    pub async fn request(&self, backend: &BackendId) -> Result<Option<SpawnRequest>, StoreError> {
-        let backend = backend.clone();
-        self.call(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT request FROM backend WHERE id = ?")?;
-            let found: Option<String> = statement.query_row([backend.as_str()], |row| row.get(0)).optional()?;
-            found.map(|text| Ok(serde_json::from_str(&text)?)).transpose()
+    pub async fn nonce(&self) -> Result<String, StoreError> {
+        self.call(|connection| {
+            if let Some(kept) = setting(connection, "nonce")? {
+                return Ok(kept);
+            }
+            let made = uuid::Uuid::new_v4().simple().to_string();
+            set(connection, "nonce", &made)?;
+            Ok(made)
         })
         .await
     }
 
-    /// Adds a backend, unless its id is known; forgets those that ended long ago.
+    /// A backend, as far as it is known.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn find(&self, backend: &BackendId) -> Result<Option<Known>, StoreError> {
+        let backend = backend.clone();
+        self.call(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT request, state FROM backend WHERE id = ?")?;
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+            statement.query_row([backend.as_str()], row).optional()?.map(known).transpose()
+        })
+        .await
+    }
+
+    /// Forgets a backend of which nothing was begun.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn discard(&self, backend: &BackendId) -> Result<(), StoreError> {
+        let id = backend.clone();
+        self.call(move |connection| {
+            connection.execute("DELETE FROM backend WHERE id = ?", [id.as_str()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Remembers never to start a backend that is not known, and what is to be said of it.
+    ///
+    /// # Errors
+    /// Where the database refuses; then nothing is written.
+    pub async fn refuse(&self, backend: &BackendId, say: &Outgoing) -> Result<(), StoreError> {
+        let (id, say, now) = (backend.clone(), serde_json::to_string(say)?, Timestamp::now().as_millisecond());
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            let sql = "INSERT INTO refused (id, since) VALUES (?, ?) ON CONFLICT DO NOTHING";
+            transaction.execute(sql, params![id.as_str(), now])?;
+            transaction.execute("INSERT INTO outbox (backend, message) VALUES (?, ?)", params![id.as_str(), say])?;
+            Ok(transaction.commit()?)
+        })
+        .await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    /// Says something again that was said before.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn say_again(&self, say: &Outgoing) -> Result<(), StoreError> {
+        let (id, say) = (say.backend().clone(), serde_json::to_string(say)?);
+        self.call(move |connection| {
+            connection.execute("INSERT INTO outbox (backend, message) VALUES (?, ?)", params![id.as_str(), say])?;
+            Ok(())
+        })
+        .await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    /// Adds a backend, unless its id is known or refused; forgets those that ended long ago.
     ///
     /// # Errors
     /// Where the database refuses.
@@ -205,6 +270,12 @@ impl Store {
         self.call(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute("DELETE FROM backend WHERE ended < ?", [long_ago])?;
+            transaction.execute("DELETE FROM refused WHERE since < ?", [long_ago])?;
+            let refused = "SELECT 1 FROM refused WHERE id = ?";
+            if transaction.query_row(refused, [id.as_str()], |_| Ok(())).optional()?.is_some() {
+                transaction.commit()?;
+                return Ok(Inserted::Refused);
+            }
             let sql = "INSERT INTO backend (id, request, state) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
             let added = transaction.execute(sql, params![id.as_str(), request, state])?;
             transaction.commit()?;
@@ -252,13 +323,44 @@ impl Store {
         self.call(|connection| {
             let mut statement = connection.prepare("SELECT request, state FROM backend WHERE ended IS NULL")?;
             let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-            rows.map(|row| {
-                let (request, state) = row?;
-                Ok(Known { request: serde_json::from_str(&request)?, state: serde_json::from_str(&state)? })
-            })
-            .collect()
+            rows.map(|row| known(row?)).collect()
         })
         .await
+    }
+
+    /// The backends that have reached their final state, those whose life is over only if that was at `since` or later.
+    ///
+    /// # Errors
+    /// As [`Self::unfinished`].
+    pub async fn finals_since(&self, since: Timestamp) -> Result<Vec<Known>, StoreError> {
+        self.call(move |connection| {
+            let mut statement =
+                connection.prepare("SELECT request, state FROM backend WHERE ended IS NULL OR ended >= ?")?;
+            let rows = statement
+                .query_map([since.as_millisecond()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            let all: Vec<Known> = rows.map(|row| known(row?)).collect::<Result<_, StoreError>>()?;
+            Ok(all.into_iter().filter(|known| known.state.is_final()).collect())
+        })
+        .await
+    }
+
+    /// The numbers of the oldest and the newest message that wait to be told.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn outgoing(&self) -> Result<Option<(i64, i64)>, StoreError> {
+        self.call(|connection| {
+            let sql = "SELECT min(number), max(number) FROM outbox";
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+            let (oldest, newest) = connection.query_row(sql, [], row)?;
+            Ok(oldest.zip(newest))
+        })
+        .await
+    }
+
+    /// Resolves when something of the outbox has been told.
+    pub async fn told(&self) {
+        self.told.notified().await;
     }
 
     /// The backends that ended at `since` or later, oldest first.
@@ -309,8 +411,14 @@ impl Store {
             }
             Ok(transaction.commit()?)
         })
-        .await
+        .await?;
+        self.told.notify_waiters();
+        Ok(())
     }
+}
+
+fn known((request, state): (String, String)) -> Result<Known, StoreError> {
+    Ok(Known { request: serde_json::from_str(&request)?, state: serde_json::from_str(&state)? })
 }
 
 fn setting<T: DeserializeOwned>(connection: &Connection, name: &str) -> Result<Option<T>, StoreError> {

@@ -1,6 +1,6 @@
 //! A whole Plane: NATS, controllers and drones as processes, with the real Docker.
 
-use super::{NatsServer, Process, binary, unique_cluster};
+use super::{CuttingProxy, Daemon, Drone, NatsServers, unique_cluster};
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
@@ -14,7 +14,6 @@ use plane_core::{
 use std::{
     net::SocketAddr,
     num::NonZeroU64,
-    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -33,105 +32,12 @@ pub struct Cluster {
     pub controllers: Vec<Daemon>,
     /// The drones.
     pub drones: Vec<Drone>,
-    /// The server between them.
-    pub nats: NatsServer,
+    /// The server between them, or several.
+    pub nats: NatsServers,
     image: String,
     http_port: u16,
+    proxied: bool,
     folder: tempfile::TempDir,
-}
-
-/// A daemon of Plane and what it was started with.
-#[derive(Debug)]
-pub struct Daemon {
-    program: &'static str,
-    config: PathBuf,
-    log: PathBuf,
-    /// The process, while it runs.
-    pub process: Option<Process>,
-}
-
-impl Daemon {
-    fn new(program: &'static str, name: &str, folder: &std::path::Path, config: &str) -> Result<Self> {
-        let path = folder.join(format!("{name}.toml"));
-        std::fs::write(&path, config)?;
-        let mut daemon = Self { program, config: path, log: folder.join(format!("{name}.log")), process: None };
-        daemon.start()?;
-        Ok(daemon)
-    }
-
-    /// Starts it, with the same configuration as before.
-    ///
-    /// # Errors
-    /// Where the program cannot be started.
-    pub fn start(&mut self) -> Result<()> {
-        std::fs::write(&self.log, "")?;
-        let mut command = Command::new(binary(self.program)?);
-        command.arg(&self.config).env("RUST_LOG", "info,plane_core=debug,plane_drone=debug").env("NO_COLOR", "1");
-        self.process = Some(Process::start(self.program, command, &self.log)?);
-        Ok(())
-    }
-
-    /// Ends it as `kill -9` does.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Asks it to stop and waits until it has.
-    ///
-    /// # Errors
-    /// Where it still runs after `deadline`.
-    pub async fn stop(&mut self, deadline: Duration) -> Result<std::process::ExitStatus> {
-        let mut process = self.process.take().context("it does not run")?;
-        process.signal(libc::SIGTERM);
-        process.wait(deadline).await
-    }
-
-    /// Waits for a line of its log that holds `text`, and gives that line.
-    ///
-    /// # Errors
-    /// Where it ends first, or nothing comes.
-    pub async fn logged(&mut self, text: &str) -> Result<String> {
-        let began = Instant::now();
-        loop {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            if let Some(line) = log.lines().find(|line| line.contains(text)) {
-                return Ok(line.to_owned());
-            }
-            if began.elapsed() > PATIENCE {
-                bail!("{} did not log {text:?}:\n{log}", self.program);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-/// A drone and where its proxy listens.
-#[derive(Debug)]
-pub struct Drone {
-    /// Its id.
-    pub id: DroneId,
-    /// Its process.
-    pub daemon: Daemon,
-    /// Where its proxy listens.
-    pub proxy: SocketAddr,
-}
-
-impl Drone {
-    async fn find_proxy(&mut self) -> Result<()> {
-        let line = self.daemon.logged("proxy listens").await?;
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        self.proxy = address.context("no address in the log")?.parse()?;
-        Ok(())
-    }
-
-    /// Starts it again; its proxy may have another port.
-    ///
-    /// # Errors
-    /// Where it does not come up.
-    pub async fn restart(&mut self) -> Result<()> {
-        self.daemon.start()?;
-        self.find_proxy().await
-    }
 }
 
 /// What a [`Cluster`] is made of.
@@ -145,7 +51,13 @@ pub struct Settings {
     pub drones: usize,
     /// What stands in each drone's configuration besides: keys of `[agent]`, then whole sections.
     pub agent: String,
-    /// The port of NATS; 0: any.
+    /// What stands in each controller's configuration besides: keys of `[scheduler]`, then whole sections.
+    pub scheduler: String,
+    /// How many NATS servers it has; more than one form a cluster.
+    pub nats_nodes: usize,
+    /// Whether each daemon reaches NATS through a [`CuttingProxy`] of its own, which is its [`Daemon::link`].
+    pub proxied: bool,
+    /// The port of NATS; 0: any. The servers of a cluster have any.
     pub nats_port: u16,
     /// The port of the drones' proxies; 0: any.
     pub http_port: u16,
@@ -153,7 +65,17 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { name: None, controllers: 1, drones: 1, agent: String::new(), nats_port: 0, http_port: 0 }
+        Self {
+            name: None,
+            controllers: 1,
+            drones: 1,
+            agent: String::new(),
+            scheduler: String::new(),
+            nats_nodes: 1,
+            proxied: false,
+            nats_port: 0,
+            http_port: 0,
+        }
     }
 }
 
@@ -171,27 +93,31 @@ impl Cluster {
     /// # Errors
     /// Where a part does not come up.
     pub async fn start_as(settings: Settings) -> Result<Self> {
-        let Settings { name, controllers, drones, agent, nats_port, http_port } = settings;
         let image = crate::image::ensure_demo_image().await?;
-        let folder = tempfile::tempdir()?;
-        let nats = NatsServer::start_on(nats_port).await?;
+        let nats = NatsServers::start(settings.nats_nodes, settings.nats_port).await?;
         let client = nats.connect().await?;
-        let name = name.unwrap_or_else(unique_cluster);
-        let hosts = format!("[nats]\nhosts = [\"{}\"]\n", nats.url());
-        let controllers = (0..controllers).map(|number| {
-            let config = format!("{hosts}[scheduler]\n");
-            Daemon::new("plane-controller", &format!("controller-{number}"), folder.path(), &config)
-        });
-        let mut controllers = controllers.collect::<Result<Vec<_>>>()?;
-        for controller in &mut controllers {
+        let mut cluster = Self {
+            name: settings.name.unwrap_or_else(unique_cluster),
+            client,
+            controllers: Vec::new(),
+            drones: Vec::new(),
+            nats,
+            image,
+            http_port: settings.http_port,
+            proxied: settings.proxied,
+            folder: tempfile::tempdir()?,
+        };
+        for _ in 0..settings.controllers {
+            cluster.add_controller(&settings.scheduler).await?;
+        }
+        for controller in &mut cluster.controllers {
             controller.logged("controller is ready").await?;
         }
-        let mut cluster = Self { name, client, controllers, drones: Vec::new(), nats, image, folder, http_port };
-        for _ in 0..drones {
-            cluster.add_drone(&agent).await?;
+        for _ in 0..settings.drones {
+            cluster.add_drone(&settings.agent).await?;
         }
-        for drone in 0..drones {
-            cluster.drones[drone].daemon.logged(" registered").await?;
+        for drone in &mut cluster.drones {
+            drone.daemon.logged(" registered").await?;
         }
         Ok(cluster)
     }
@@ -233,6 +159,14 @@ impl Cluster {
         Self::start_with(1, 1, "").await
     }
 
+    async fn add_controller(&mut self, scheduler: &str) -> Result<()> {
+        let (hosts, link) = self.way_to_nats().await?;
+        let config = format!("[nats]\nhosts = {hosts:?}\n[scheduler]\n{scheduler}\n");
+        let name = format!("controller-{}", self.controllers.len());
+        self.controllers.push(Daemon::new("plane-controller", &name, self.folder.path(), &config, link)?);
+        Ok(())
+    }
+
     /// Starts another drone.
     ///
     /// # Errors
@@ -240,18 +174,26 @@ impl Cluster {
     pub async fn add_drone(&mut self, agent: &str) -> Result<()> {
         let id = DroneId::random();
         let database = self.folder.path().join(format!("{id}.sqlite3"));
+        let (hosts, link) = self.way_to_nats().await?;
         let config = format!(
-            "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = [\"{}\"]\n\
+            "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = {hosts:?}\n\
              [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n",
-            self.name,
-            self.nats.url(),
-            self.http_port,
+            self.name, self.http_port,
         );
-        let daemon = Daemon::new("plane-drone", &format!("drone-{id}"), self.folder.path(), &config)?;
+        let daemon = Daemon::new("plane-drone", &format!("drone-{id}"), self.folder.path(), &config, link)?;
         let mut drone = Drone { id, daemon, proxy: SocketAddr::from(([127, 0, 0, 1], 0)) };
         drone.find_proxy().await?;
         self.drones.push(drone);
         Ok(())
+    }
+
+    /// The hosts that a new daemon is given, and the link that they lead through.
+    async fn way_to_nats(&self) -> Result<(Vec<String>, Option<CuttingProxy>)> {
+        if !self.proxied {
+            return Ok((self.nats.hosts(), None));
+        }
+        let link = CuttingProxy::start(&self.nats.addresses()).await?;
+        Ok((link.addresses().iter().map(|address| format!("nats://{address}")).collect(), Some(link)))
     }
 
     /// A request for the demo image, with `env` as its environment.

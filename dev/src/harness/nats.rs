@@ -3,7 +3,12 @@
 use super::Process;
 use anyhow::{Context, Result};
 use plane_core::{config::NatsConfig, nats::Nats};
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 /// A running server. Its store lives as long as this value.
 #[derive(Debug)]
@@ -11,6 +16,7 @@ pub struct NatsServer {
     folder: tempfile::TempDir,
     process: Option<Process>,
     port: u16,
+    monitor: Option<SocketAddr>,
 }
 
 impl NatsServer {
@@ -27,7 +33,7 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start_on(port: u16) -> Result<Self> {
-        let mut server = Self { folder: tempfile::tempdir()?, process: None, port: 0 };
+        let mut server = Self::not_started()?;
         server.launch(&if port == 0 { "-1".to_owned() } else { port.to_string() }).await?;
         Ok(server)
     }
@@ -37,10 +43,14 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start_configured(config: &str) -> Result<Self> {
-        let mut server = Self { folder: tempfile::tempdir()?, process: None, port: 0 };
+        let mut server = Self::not_started()?;
         std::fs::write(server.config_file(), config)?;
         server.launch("-1").await?;
         Ok(server)
+    }
+
+    fn not_started() -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()?, process: None, port: 0, monitor: None })
     }
 
     fn config_file(&self) -> PathBuf {
@@ -58,13 +68,49 @@ impl NatsServer {
         command.args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"]).arg(self.folder.path().join("store"));
         command.arg("--ports_file_dir").arg(&ports);
         self.process = Some(Process::start("nats-server", command, &self.folder.path().join("log"))?);
-        self.port = tokio::time::timeout(Duration::from_secs(20), wait_for_port(ports)).await.context("nats-server")?;
+        let ports =
+            tokio::time::timeout(Duration::from_secs(20), wait_for_ports(ports)).await.context("nats-server")?;
+        self.port = ports.client;
+        self.monitor = ports.monitor.map(on_loopback);
         Ok(())
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", self.address())
+    }
+
+    /// Where it listens, as an address.
+    pub fn address(&self) -> SocketAddr {
+        on_loopback(self.port)
+    }
+
+    /// Where its monitoring listens, if its configuration has `http`. A restart may change the port.
+    pub fn monitor(&self) -> Option<SocketAddr> {
+        self.monitor
+    }
+
+    /// Whether it was started and not killed since. A paused one counts as running.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Stops it without ending it: its connections stay open, and nothing moves on them.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.process.as_ref().context("nats-server does not run")?.pause();
+        Ok(())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.process.as_ref().context("nats-server does not run")?.resume();
+        Ok(())
     }
 
     /// A configuration that reaches it.
@@ -105,15 +151,25 @@ fn program() -> PathBuf {
     folders.map(|folder| folder.join("nats-server")).find(|file| file.is_file()).unwrap_or_else(|| "nats-server".into())
 }
 
-async fn wait_for_port(folder: PathBuf) -> u16 {
+fn on_loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The ports that a server has taken.
+struct Ports {
+    client: u16,
+    monitor: Option<u16>,
+}
+
+async fn wait_for_ports(folder: PathBuf) -> Ports {
     loop {
         let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         for file in files {
             let text = std::fs::read_to_string(file.path()).unwrap_or_default();
             let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-            let url = parsed.and_then(|json| Some(json["nats"][0].as_str()?.to_owned()));
-            if let Some(port) = url.and_then(|url| url.rsplit(':').next()?.parse().ok()) {
-                return port;
+            let port = |kind: &str| parsed.as_ref()?[kind][0].as_str()?.rsplit(':').next()?.parse().ok();
+            if let Some(client) = port("nats") {
+                return Ports { client, monitor: port("monitoring") };
             }
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -45,6 +45,23 @@ impl Process {
         }
     }
 
+    /// Stops it without ending it, as `kill -STOP` does, and returns once all of it stands still.
+    #[allow(unsafe_code, reason = "waitid(2) has no safe form in the standard library")]
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+        // SAFETY: all zero bytes are a value of siginfo_t, waitid writes to nothing else, and WNOWAIT leaves it to the
+        // standard library to reap the child. It returns where the child has ended instead, too.
+        unsafe {
+            let mut news: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_PID, self.child.id(), &raw mut news, libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT);
+        }
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
     /// Waits until it has ended.
     ///
     /// # Errors

@@ -37,16 +37,13 @@ pub(crate) async fn drones(nats: &Nats, only: Option<&ClusterName>, output: Outp
     let mut rows = Vec::new();
     for (name, cluster) in world.clusters().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
         for (drone, known) in &cluster.drones {
-            let runs = |backend: &&plane_core::world::Backend| {
-                backend.is_live() && backend.assignment.as_ref().is_some_and(|assigned| assigned.drone == *drone)
-            };
             rows.push(DroneRow {
                 cluster: name.clone(),
                 drone: drone.clone(),
-                state: known.state.as_ref().map(|reached| reached.state),
+                state: known.state().map(|reached| reached.state),
                 ip: known.meta.as_ref().map(|meta| meta.ip),
                 version: known.meta.as_ref().map(|meta| meta.version.clone()),
-                backends: cluster.backends.values().filter(runs).count(),
+                backends: cluster.load(drone).map_or(0, |load| load.backends.len()),
             });
         }
     }
@@ -82,15 +79,15 @@ pub(crate) async fn backends(
     let world = world(nats).await?;
     let mut rows = Vec::new();
     for (name, cluster) in world.clusters().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-        for (backend, known) in cluster.backends.iter().filter(|(_, known)| all || known.is_live()) {
-            let reached = known.current().map(|seen| &seen.reached);
+        for (backend, known) in cluster.backends().filter(|(_, known)| all || known.is_live()) {
+            let reached = known.current();
             rows.push(BackendRow {
                 cluster: name.clone(),
                 backend: backend.clone(),
                 state: known.state(),
                 since: reached.and_then(|reached| Timestamp::from_millisecond(reached.timestamp).ok()),
                 drone: known.assignment.as_ref().map(|assigned| assigned.drone.clone()),
-                reason: reached.and_then(|reached| reached.reason.clone()),
+                reason: reached.and_then(|reached| reached.reason().map(str::to_owned)),
             });
         }
     }

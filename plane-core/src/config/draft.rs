@@ -52,6 +52,11 @@ impl Draft {
         self.get(path)?.as_str()
     }
 
+    /// The whole number at the path, if there is one.
+    pub fn int(&self, path: &str) -> Option<i64> {
+        self.get(path)?.as_integer()
+    }
+
     /// The list at the path, if there is one.
     pub fn list(&self, path: &str) -> Option<&[Value]> {
         self.get(path)?.as_array().map(Vec::as_slice)

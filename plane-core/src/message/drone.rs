@@ -204,6 +204,10 @@ pub struct KnownBackend {
 pub struct AnnounceCall {
     /// The cluster.
     pub cluster: ClusterName,
+    /// A name of this call. Once a drone's announcement is complete, its lease says which calls that answers: all
+    /// controllers read leases, while one of them gets the announcement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
 }
 
 impl Publish for AnnounceCall {

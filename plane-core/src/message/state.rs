@@ -8,6 +8,8 @@ use crate::id::{BackendId, BearerToken, ClusterName, DroneId, LockName};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+mod read;
+
 /// Milliseconds since 1970 (UTC) on the writer's clock.
 pub type Millis = i64;
 
@@ -26,6 +28,7 @@ pub struct Heartbeat {
 
 /// An entry about a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "read::Entry")]
 pub struct StateEntry {
     /// The cluster.
     pub cluster: ClusterName,
@@ -35,7 +38,7 @@ pub struct StateEntry {
 }
 
 /// What an entry is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum EntryBody {
     /// A drone.
     DroneMessage(DroneEntry),
@@ -49,6 +52,7 @@ pub enum EntryBody {
 
 /// An entry about a drone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "read::Drone")]
 pub struct DroneEntry {
     /// The drone.
     pub drone: DroneId,
@@ -61,10 +65,24 @@ pub struct DroneEntry {
     /// Beside `KeepAlive`: the drone was given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// Beside `KeepAlive`: the newest calls for announcements that the drone has answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+}
+
+/// What a drone's lease says beside its time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// A nonce of the drone's process; none where a controller writes for a drone that cannot.
+    pub instance: Option<String>,
+    /// The drone was given up.
+    pub lost: bool,
+    /// The newest calls for announcements that the drone has answered.
+    pub answers: Vec<String>,
 }
 
 /// What is said of a drone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum DroneMessage {
     /// `…drone.D.meta`: how to reach it, and what it is.
     Metadata {
@@ -94,6 +112,7 @@ pub enum DroneMessage {
 
 /// An entry about a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "read::Backend")]
 pub struct BackendEntry {
     /// The backend.
     pub backend: BackendId,
@@ -103,7 +122,7 @@ pub struct BackendEntry {
 }
 
 /// What is said of a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum BackendMessage {
     /// `…backend.B.assignment`: the drone that may start it.
     Assignment(Assignment),
@@ -131,12 +150,27 @@ pub struct Assignment {
     /// A controller took it back; nobody may start it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
+    /// The bytes of memory that its request set as its limit: they count against the drone's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// The share of one processor that its request set as its limit, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<u32>,
 }
 
 impl Assignment {
     /// An assignment that nobody has accepted yet.
     pub fn to(drone: DroneId, bearer_token: Option<BearerToken>) -> Self {
-        Self { drone, bearer_token, lock_assignment: (), lock: None, accepted: false, withdrawn: false }
+        Self {
+            drone,
+            bearer_token,
+            lock_assignment: (),
+            lock: None,
+            accepted: false,
+            withdrawn: false,
+            memory_bytes: None,
+            cpu_percent: None,
+        }
     }
 }
 
@@ -171,6 +205,9 @@ pub struct LockEntry {
     pub lock: LockName,
     /// Who holds it; nobody where null.
     pub holder: Option<Holder>,
+    /// Beside a null holder: the token of the last one, so that the next is above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_token: Option<u64>,
 }
 
 /// The holder of a lock.
@@ -195,13 +232,25 @@ pub struct AcmeEntry {
 impl StateEntry {
     /// An entry about a drone.
     pub fn drone(cluster: ClusterName, drone: DroneId, message: DroneMessage) -> Self {
-        let entry = DroneEntry { drone, message, instance: None, lost: false };
+        let entry = DroneEntry { drone, message, instance: None, lost: false, answers: Vec::new() };
         Self { cluster, body: EntryBody::DroneMessage(entry) }
     }
 
     /// An entry about a backend.
     pub fn backend(cluster: ClusterName, backend: BackendId, message: BackendMessage) -> Self {
         Self { cluster, body: EntryBody::BackendMessage(BackendEntry { backend, message }) }
+    }
+
+    /// An entry about a lock.
+    pub fn lock(cluster: ClusterName, entry: LockEntry) -> Self {
+        Self { cluster, body: EntryBody::LockMessage(entry) }
+    }
+
+    /// A drone's lease, in the name of `instance`; with what else it says.
+    pub fn lease(cluster: ClusterName, drone: DroneId, timestamp: Millis, lease: Lease) -> Self {
+        let message = DroneMessage::KeepAlive { timestamp };
+        let Lease { instance, lost, answers } = lease;
+        Self { cluster, body: EntryBody::DroneMessage(DroneEntry { drone, message, instance, lost, answers }) }
     }
 
     /// The subject that this entry stands on.
@@ -217,9 +266,7 @@ impl StateEntry {
                     DroneMessage::State { state, .. } => {
                         format!("state.cluster.{cluster}.drone.{drone}.status.{state}")
                     }
-                    DroneMessage::KeepAlive { .. } => {
-                        format!("state.cluster.{cluster}.drone.{drone}.keep_alive")
-                    }
+                    DroneMessage::KeepAlive { .. } => keep_alive_subject(&self.cluster, drone),
                 }
             }
             EntryBody::BackendMessage(entry) => match &entry.message {
@@ -228,7 +275,7 @@ impl StateEntry {
                     format!("state.cluster.{cluster}.backend.{}.state.{}", entry.backend, reached.state)
                 }
             },
-            EntryBody::LockMessage(entry) => format!("state.cluster.{cluster}.lock.{}", entry.lock.subject_token()),
+            EntryBody::LockMessage(entry) => lock_subject(&self.cluster, &entry.lock),
             EntryBody::AcmeMessage(_) => format!("state.cluster.{cluster}.acme"),
         }
     }
@@ -237,4 +284,14 @@ impl StateEntry {
 /// The subject that decides who may start a backend.
 pub fn assignment_subject(cluster: &ClusterName, backend: &BackendId) -> String {
     format!("state.cluster.{}.backend.{backend}.assignment", cluster.subject_token())
+}
+
+/// The subject of a drone's lease.
+pub fn keep_alive_subject(cluster: &ClusterName, drone: &DroneId) -> String {
+    format!("state.cluster.{}.drone.{drone}.keep_alive", cluster.subject_token())
+}
+
+/// The subject that decides who holds a lock.
+pub fn lock_subject(cluster: &ClusterName, lock: &LockName) -> String {
+    format!("state.cluster.{}.lock.{}", cluster.subject_token(), lock.subject_token())
 }

@@ -1,9 +1,10 @@
 //! Making the connection: hosts, authentication, TLS, and reconnecting for ever.
 
-use super::{Nats, NatsError};
+use super::{Nats, NatsError, jetstream::JetStream, transport::Connection};
 use crate::config::{NatsAuth, NatsConfig};
 use async_nats::{ConnectOptions, Event};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// What the log says while NATS cannot be reached.
 pub const LOST_CONNECTION_HINT: &str = "waiting for NATS";
@@ -11,6 +12,8 @@ pub const LOST_CONNECTION_HINT: &str = "waiting for NATS";
 /// The longest pause between two tries to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that left two of these unanswered counts as gone: a lease has to be renewed elsewhere in time.
+const PING_EVERY: Duration = Duration::from_secs(4);
 /// Messages that a subscription holds before it drops more.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
@@ -22,7 +25,8 @@ impl Nats {
     pub async fn connect(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<Self, NatsError> {
         let mut pause = Duration::from_millis(100);
         loop {
-            let options = options(config, name, inbox_prefix).await?;
+            let (connection, seen) = watch::channel(Connection::default());
+            let options = options(config, name, inbox_prefix, connection).await?;
             match options.connect(config.hosts.as_slice()).await {
                 Ok(client) => {
                     if !client.is_server_compatible(2, 10, 0) {
@@ -32,9 +36,9 @@ impl Nats {
                             "this nats-server is older than 2.10; it works, but misses security fixes"
                         );
                     }
-                    let mut jetstream = async_nats::jetstream::new(client.clone());
-                    jetstream.set_timeout(CONNECT_TIMEOUT);
-                    return Ok(Self { client, jetstream });
+                    let mut context = async_nats::jetstream::new(client.clone());
+                    context.set_timeout(CONNECT_TIMEOUT);
+                    return Ok(Self::over(Arc::new(JetStream { client, context, connection: seen })));
                 }
                 Err(error) => {
                     tracing::warn!(hosts = ?hosts_for_log(config), %error, "{LOST_CONNECTION_HINT}");
@@ -51,22 +55,35 @@ fn hosts_for_log(config: &NatsConfig) -> Vec<String> {
     config.hosts.iter().map(without_secret).collect()
 }
 
-async fn options(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<ConnectOptions, NatsError> {
+async fn options(
+    config: &NatsConfig,
+    name: &str,
+    inbox_prefix: &str,
+    connection: watch::Sender<Connection>,
+) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new()
         .name(name)
         .custom_inbox_prefix(inbox_prefix)
         .connection_timeout(CONNECT_TIMEOUT)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .ping_interval(PING_EVERY)
         .max_reconnects(None)
         .reconnect_delay_callback(|attempts| Duration::from_millis(50 * (1_u64 << attempts.min(6))).min(LONGEST_PAUSE))
-        .event_callback(|event| async move {
+        .event_callback(move |event| {
             match event {
                 Event::Disconnected => {
+                    connection.send_modify(|connection| connection.up = false);
                     tracing::warn!("connection to NATS lost; {LOST_CONNECTION_HINT}");
                 }
-                Event::Connected => tracing::info!("connected to NATS"),
+                Event::Connected => {
+                    connection.send_modify(|connection| {
+                        *connection = Connection { up: true, generation: connection.generation + 1 };
+                    });
+                    tracing::info!("connected to NATS");
+                }
                 other => tracing::debug!(event = %other, "NATS"),
             }
+            std::future::ready(())
         });
     match &config.auth {
         Some(NatsAuth::Token { token }) => options = options.token(token.expose().to_owned()),

@@ -1,11 +1,13 @@
-//! Reading a stream from its beginning and on: an ordered push consumer, which resumes by itself after a reconnect.
+//! Reading a stream from its beginning and on: an ordered push consumer, taken up again where it stopped.
 
-use super::{Nats, NatsError, StreamName};
+use super::{
+    Nats, NatsError, StreamName,
+    transport::{Connection, From},
+};
 use crate::world::Entry;
-use async_nats::jetstream::consumer::{DeliverPolicy, push};
-use futures_util::StreamExt;
-use jiff::Timestamp;
+use futures_util::{StreamExt, stream::BoxStream};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What a [`Replay`] gives.
 #[derive(Debug, Clone)]
@@ -17,12 +19,14 @@ pub enum Event {
 }
 
 /// A reading of a stream. It goes on for ever.
-#[allow(missing_debug_implementations, reason = "the library's consumer has no Debug")]
+#[allow(missing_debug_implementations, reason = "a stream of messages has no Debug")]
 pub struct Replay {
     nats: Nats,
     stream: StreamName,
     filter: String,
-    messages: push::Ordered,
+    messages: BoxStream<'static, Result<(Entry, u64), NatsError>>,
+    connection: watch::Receiver<Connection>,
+    generation: u64,
     last: u64,
     target: Option<u64>,
 }
@@ -33,27 +37,24 @@ impl Nats {
     /// # Errors
     /// Where the stream does not exist or JetStream does not answer.
     pub async fn replay(&self, stream: StreamName, filter: &str) -> Result<Replay, NatsError> {
-        let target = self.last(stream, filter).await?.map_or(0, |stored| stored.sequence);
-        let messages = self.ordered(stream, filter, 0).await?;
-        let filter = filter.to_owned();
-        Ok(Replay { nats: self.clone(), stream, filter, messages, last: 0, target: Some(target) })
+        self.replay_from(stream, filter, From::After(0)).await
     }
 
-    async fn ordered(&self, stream: StreamName, filter: &str, after: u64) -> Result<push::Ordered, NatsError> {
-        let what = || format!("reading {}", stream.as_str());
-        let deliver_policy = match after {
-            0 => DeliverPolicy::All,
-            after => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
-        };
-        let config = push::OrderedConfig {
-            deliver_subject: self.client.new_inbox(),
-            filter_subject: filter.to_owned(),
-            deliver_policy,
-            ..push::OrderedConfig::default()
-        };
-        let handle = self.stream_handle(stream).await?;
-        let consumer = handle.create_consumer(config).await.map_err(|e| NatsError::other(what(), e))?;
-        consumer.messages().await.map_err(|e| NatsError::other(what(), e))
+    /// Reads the newest message of each subject that matches `filter`, then what is new.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub async fn replay_newest(&self, stream: StreamName, filter: &str) -> Result<Replay, NatsError> {
+        self.replay_from(stream, filter, From::LastPerSubject).await
+    }
+
+    async fn replay_from(&self, stream: StreamName, filter: &str, from: From) -> Result<Replay, NatsError> {
+        let mut connection = self.connection();
+        let generation = connection.borrow_and_update().generation;
+        let target = self.last(stream, filter).await?.map_or(0, |stored| stored.sequence);
+        let messages = self.transport().read(stream, filter, from).await?;
+        let (nats, filter) = (self.clone(), filter.to_owned());
+        Ok(Replay { nats, stream, filter, messages, connection, generation, last: 0, target: Some(target) })
     }
 }
 
@@ -65,21 +66,32 @@ impl Replay {
                 self.target = None;
                 return Event::CaughtUp;
             }
-            match self.messages.next().await {
-                Some(Ok(message)) => {
-                    let Ok(info) = message.info() else { continue };
-                    let (sequence, nanos) = (info.stream_sequence, info.published.unix_timestamp_nanos());
-                    if info.pending == 0 && self.target.is_some() {
-                        self.target = Some(sequence);
+            let read = tokio::select! {
+                biased;
+                read = self.messages.next() => read,
+                changed = self.connection.changed() => {
+                    let connection = *self.connection.borrow_and_update();
+                    if changed.is_err() {
+                        // The connection is closed for good: what was received is all there is.
+                        std::future::pending::<()>().await;
                     }
-                    if sequence <= self.last {
+                    if connection.up && connection.generation != self.generation {
+                        self.generation = connection.generation;
+                        self.begin_again("there is a new connection").await;
+                    }
+                    continue;
+                }
+            };
+            match read {
+                Some(Ok((entry, pending))) => {
+                    if pending == 0 && self.target.is_some() {
+                        self.target = Some(entry.sequence);
+                    }
+                    if entry.sequence <= self.last {
                         continue;
                     }
-                    self.last = sequence;
-                    let time = Timestamp::from_nanosecond(nanos).unwrap_or(Timestamp::UNIX_EPOCH);
-                    let subject = message.subject.to_string();
-                    let payload = message.payload.clone();
-                    return Event::Entry(Entry { subject, sequence, time, payload });
+                    self.last = entry.sequence;
+                    return Event::Entry(entry);
                 }
                 Some(Err(error)) => self.begin_again(&error.to_string()).await,
                 None => self.begin_again("the consumer ended").await,
@@ -87,11 +99,24 @@ impl Replay {
         }
     }
 
+    /// Reads again from the beginning of the stream; [`Event::CaughtUp`] comes anew.
+    pub async fn rewind(&mut self) {
+        self.last = 0;
+        self.begin_again("what was read is not what the log has").await;
+        self.target = loop {
+            match self.nats.last(self.stream, &self.filter).await {
+                Ok(found) => break Some(found.map_or(0, |stored| stored.sequence)),
+                Err(error) => tracing::debug!(%error, "not yet"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+    }
+
     async fn begin_again(&mut self, cause: &str) {
-        tracing::warn!(stream = self.stream.as_str(), cause, "reading again from where it stopped");
+        tracing::info!(stream = self.stream.as_str(), after = self.last, cause, "reading again from where it stopped");
         let mut pause = Duration::from_millis(50);
         loop {
-            match self.nats.ordered(self.stream, &self.filter, self.last).await {
+            match self.nats.transport().read(self.stream, &self.filter, From::After(self.last)).await {
                 Ok(messages) => {
                     self.messages = messages;
                     return;

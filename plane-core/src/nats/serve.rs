@@ -1,6 +1,6 @@
 //! Answering requests: exactly one reply each, whatever the request holds and whatever the handler does.
 
-use super::{Nats, NatsError};
+use super::{Incoming, Nats, NatsError};
 use crate::{
     message::{Answer, Fault, FaultCode, Request, encode_answer},
     task::Tasks,
@@ -37,38 +37,33 @@ impl Nats {
         F: Fn(M) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
     {
-        let subscribed = match group {
-            Some(group) => self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await,
-            None => self.client.subscribe(subject.to_owned()).await,
-        };
-        let mut requests = subscribed.map_err(|e| NatsError::other(subject, e))?;
-        self.flush().await?;
+        let mut requests = self.transport().subscribe(subject, group).await?;
         let stop = CancellationToken::new();
         let (ended, all_stop) = (stop.clone(), tasks.stop_token());
-        let (client, workers, name) = (self.client.clone(), tasks.clone(), subject.to_owned());
+        let (nats, workers, name) = (self.clone(), tasks.clone(), subject.to_owned());
         let places = Arc::new(Semaphore::new(CONCURRENT_REQUESTS));
         tasks.spawn(format!("serve {subject}"), async move {
             loop {
                 let message = tokio::select! {
+                    biased;
                     () = ended.cancelled() => break,
                     () = all_stop.cancelled() => break,
                     message = requests.next() => match message { Some(message) => message, None => break },
                 };
                 let Ok(place) = places.clone().acquire_owned().await else { break };
-                let (client, handler) = (client.clone(), handler.clone());
+                let (nats, handler) = (nats.clone(), handler.clone());
                 workers.spawn(format!("answer {name}"), async move {
                     let answer = answer::<M, _, _>(&message, handler).await;
-                    reply(&client, message, &answer).await;
+                    reply(&nats, message, &answer).await;
                     drop(place);
                 });
             }
-            let _ = requests.unsubscribe().await;
         });
         Ok(Serving { _stop: stop.drop_guard() })
     }
 }
 
-async fn answer<M, F, Fut>(message: &async_nats::Message, handler: F) -> Answer<M::Reply>
+async fn answer<M, F, Fut>(message: &Incoming, handler: F) -> Answer<M::Reply>
 where
     M: Request,
     F: Fn(M) -> Fut,
@@ -78,7 +73,7 @@ where
         .map_err(|e| Fault::bad_request(format!("the request on {} is not readable: {e}", message.subject)))?;
     request.check()?;
     let belongs = request.subject();
-    if belongs != message.subject.as_str() {
+    if belongs != message.subject {
         return Err(Fault::bad_request(format!(
             "the request was sent on {}, but its fields say {belongs}",
             message.subject
@@ -93,14 +88,14 @@ where
     }
 }
 
-async fn reply<T: serde::Serialize>(client: &async_nats::Client, message: async_nats::Message, answer: &Answer<T>) {
+async fn reply<T: serde::Serialize>(nats: &Nats, message: Incoming, answer: &Answer<T>) {
     if let Err(fault) = answer {
         tracing::info!(subject = %message.subject, %fault, "refused a request");
     }
     let Some(inbox) = message.reply else { return };
     match encode_answer(answer) {
         Ok(bytes) => {
-            if let Err(error) = client.publish(inbox, bytes.into()).await {
+            if let Err(error) = nats.transport().publish(inbox, bytes.into()).await {
                 tracing::warn!(subject = %message.subject, %error, "a reply could not be sent");
             }
         }

@@ -36,38 +36,81 @@ impl StreamName {
 pub struct StreamConfig {
     /// Which stream.
     pub name: StreamName,
-    /// The subjects that it takes.
-    pub subject: &'static str,
-    /// How many messages of one subject are kept; `None` for all.
-    pub per_subject: Option<i64>,
     /// Copies in a cluster.
     pub replicas: usize,
+    /// Where messages are kept.
+    pub storage: Storage,
+    /// How many bytes the stream may take; `None` for no limit of its own. At the limit the logs of backends lose their
+    /// oldest lines, the other streams refuse what is new: they must not forget what was decided.
+    pub max_bytes: Option<i64>,
+}
+
+/// Where a stream keeps its messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// In files.
+    #[default]
+    File,
+    /// In memory: a restart of its servers loses them.
+    Memory,
 }
 
 impl StreamConfig {
-    /// The stream as the protocol has it, with as many replicas.
+    /// The stream as the protocol has it, with as many replicas, in files, without a limit.
     pub fn new(name: StreamName, replicas: usize) -> Self {
-        let (subject, per_subject) = match name {
-            StreamName::State => ("state.>", Some(1)),
-            StreamName::Status => ("backend.*.status", None),
-            StreamName::Logs => ("backend.*.log", Some(LOG_LINES_KEPT)),
-        };
-        Self { name, subject, per_subject, replicas }
+        Self { name, replicas, storage: Storage::File, max_bytes: None }
     }
 
-    fn to_server(&self) -> Config {
+    pub(super) fn to_server(&self) -> Config {
+        let (subject, per_subject) = match self.name {
+            StreamName::State => ("state.>", 1),
+            StreamName::Status => ("backend.*.status", -1),
+            StreamName::Logs => ("backend.*.log", LOG_LINES_KEPT),
+        };
         Config {
             name: self.name.as_str().to_owned(),
-            subjects: vec![self.subject.to_owned()],
-            max_messages_per_subject: self.per_subject.unwrap_or(-1),
+            subjects: vec![subject.to_owned()],
+            max_messages_per_subject: per_subject,
             max_messages: -1,
-            max_bytes: -1,
+            max_bytes: self.max_bytes.unwrap_or(-1),
             num_replicas: self.replicas,
-            storage: StorageType::File,
+            storage: match self.storage {
+                Storage::File => StorageType::File,
+                Storage::Memory => StorageType::Memory,
+            },
             retention: RetentionPolicy::Limits,
-            discard: DiscardPolicy::Old,
+            discard: match self.name {
+                StreamName::State | StreamName::Status if self.max_bytes.is_some() => DiscardPolicy::New,
+                StreamName::State | StreamName::Status | StreamName::Logs => DiscardPolicy::Old,
+            },
             ..Config::default()
         }
+    }
+
+    /// How a stream that is there differs from this, for people.
+    pub(super) fn drift(&self, found: &Config) -> Option<String> {
+        let wanted = self.to_server();
+        let pairs = [
+            ("subjects", format!("{:?}", found.subjects), format!("{:?}", wanted.subjects)),
+            (
+                "messages a subject",
+                found.max_messages_per_subject.to_string(),
+                wanted.max_messages_per_subject.to_string(),
+            ),
+            ("messages", found.max_messages.max(-1).to_string(), wanted.max_messages.to_string()),
+            ("bytes", found.max_bytes.to_string(), wanted.max_bytes.to_string()),
+            ("replicas", found.num_replicas.to_string(), wanted.num_replicas.to_string()),
+            ("storage", format!("{:?}", found.storage), format!("{:?}", wanted.storage)),
+            ("age limit", format!("{:?}", found.max_age), format!("{:?}", wanted.max_age)),
+            ("discard", format!("{:?}", found.discard), format!("{:?}", wanted.discard)),
+        ];
+        let differ: Vec<String> = pairs
+            .into_iter()
+            .filter(|(_, found, wanted)| found != wanted)
+            .map(|(what, found, wanted)| format!("{what}: {found}, not {wanted}"))
+            .collect();
+        (!differ.is_empty()).then(|| differ.join("; "))
     }
 }
 
@@ -77,24 +120,9 @@ impl Nats {
     /// # Errors
     /// Where JetStream is not enabled or refuses.
     pub async fn ensure_stream(&self, config: &StreamConfig) -> Result<(), NatsError> {
-        let wanted = config.to_server();
-        let mut stream = self
-            .jetstream
-            .get_or_create_stream(wanted.clone())
-            .await
-            .map_err(|e| NatsError::other(format!("stream {}", config.name.as_str()), e))?;
-        let found = &stream.info().await.map_err(|e| NatsError::other(config.name.as_str(), e))?.config;
-        let same = found.subjects == wanted.subjects
-            && found.max_messages_per_subject == wanted.max_messages_per_subject
-            && found.num_replicas == wanted.num_replicas;
-        if !same {
-            tracing::warn!(
-                stream = config.name.as_str(),
-                subjects = ?found.subjects,
-                per_subject = found.max_messages_per_subject,
-                replicas = found.num_replicas,
-                "the stream differs from Plane's configuration of it; it is used as it is"
-            );
+        if let Some(drift) = self.transport().ensure_stream(config).await? {
+            let stream = config.name.as_str();
+            tracing::warn!(stream, drift, "the stream differs from Plane's configuration of it; it is used as it is");
         }
         Ok(())
     }

@@ -1,6 +1,11 @@
 //! The reduction: what counts of several entries, and that compaction loses nothing.
 
 use super::*;
+use crate::message::{
+    backend::BackendState,
+    drone::DroneState,
+    state::{Millis, ReachedState},
+};
 use proptest::prelude::*;
 
 fn entry(sequence: u64, message: &StateEntry) -> Entry {
@@ -30,7 +35,7 @@ fn the_first_final_state_counts() {
     let world = world(&log);
     let backend = world.backend(&"plane.test".parse().unwrap(), &"b".parse().unwrap()).unwrap();
     assert_eq!(backend.state(), Some(BackendState::Swept));
-    let history: Vec<_> = backend.history().iter().map(|seen| seen.reached.state).collect();
+    let history: Vec<_> = backend.history().iter().map(|seen| seen.state).collect();
     assert_eq!(history, [BackendState::Ready, BackendState::Swept]);
 }
 

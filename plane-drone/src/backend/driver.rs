@@ -11,12 +11,17 @@ use jiff::Timestamp;
 use plane_core::{
     id::BackendId,
     message::{
-        backend::{LogKind, LogLine, StatusReport},
+        backend::{BackendState, LogKind, LogLine, StatusReport},
         schedule::SpawnRequest,
     },
     task::Tasks,
 };
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +50,9 @@ pub(super) enum Origin {
 /// Drives one backend.
 pub(super) struct Driver {
     parts: Arc<Parts>,
-    request: SpawnRequest,
+    request: Arc<SpawnRequest>,
     state: State,
+    reported: Arc<std::sync::Mutex<(BackendState, Timestamp)>>,
     signals: mpsc::Sender<Signal>,
     waiting: mpsc::Receiver<Signal>,
     ended: CancellationToken,
@@ -63,8 +69,9 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         parts: Arc<Parts>,
-        request: SpawnRequest,
+        request: Arc<SpawnRequest>,
         state: State,
+        reported: Arc<std::sync::Mutex<(BackendState, Timestamp)>>,
         signals: mpsc::Sender<Signal>,
         waiting: mpsc::Receiver<Signal>,
         ended: CancellationToken,
@@ -72,7 +79,7 @@ impl Driver {
         let life = parts.tasks.child();
         let phase = life.child();
         let container = Arc::default();
-        Self { parts, request, state, signals, waiting, ended, life, phase, container, lines_done: None }
+        Self { parts, request, state, reported, signals, waiting, ended, life, phase, container, lines_done: None }
     }
 
     fn id(&self) -> &BackendId {
@@ -128,6 +135,9 @@ impl Driver {
             self.phase = self.life.child();
         }
         self.state = next;
+        if let Some(reported) = self.state.reported() {
+            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = reported;
+        }
         if self.state.is_final() {
             self.ended.cancel();
         }
@@ -145,7 +155,8 @@ impl Driver {
             Action::OpenRoute(ip) => {
                 let address = SocketAddr::new(*ip, self.request.executable.port());
                 // Who waits for idleness does so once the route is open, and asks the table for it.
-                self.parts.routes.open(self.id(), address, self.request.bearer_token.clone());
+                let (token, fence) = (self.request.bearer_token.clone(), self.parts.fence_of(&self.request));
+                self.parts.routes.open(self.id(), address, token, fence);
             }
             Action::CloseRoute => self.parts.routes.close(self.id()),
             Action::PullImage

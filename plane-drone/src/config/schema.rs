@@ -72,10 +72,22 @@ pub(super) static AGENT: Part = Part {
         Key::required("agent.ip.api", HTTP_URL),
         Key::optional("agent.ready_timeout_secs", Kind::Int(1, DAY)),
         Key::optional("agent.load_timeout_secs", Kind::Int(1, DAY)),
+        Key::optional("agent.lease_secs", Kind::Int(1, DAY)),
+        Key::optional("agent.fence_secs", Kind::Int(1, DAY)),
+        Key::optional("agent.capacity.max_backends", Kind::Int(1, u32::MAX as i64)),
+        Key::optional("agent.capacity.memory_bytes", Kind::Int(1, i64::MAX)),
+        Key::optional("agent.capacity.cpus", Kind::Int(1, 1 << 16)),
         Key::optional("agent.labels", Kind::Map),
     ],
     exclusive: &[],
-    rules: |_| {},
+    rules: |draft: &mut Draft| {
+        let lease = draft.int("agent.lease_secs").unwrap_or(10);
+        let fence = draft.int("agent.fence_secs").unwrap_or(45);
+        if fence < lease * 2 {
+            let path = if draft.has("agent.fence_secs") { "agent.fence_secs" } else { "agent.lease_secs" };
+            draft.fault(path, format!("expected agent.fence_secs ({fence}) to be at least twice agent.lease_secs ({lease}): one renewal may fail"));
+        }
+    },
 };
 
 /// `[agent.docker]`

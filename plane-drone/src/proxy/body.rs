@@ -32,26 +32,38 @@ impl Progress {
     }
 }
 
+/// Why a body broke off.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A backend that holds a lock was given up: nothing of it goes on, in neither direction.
+#[derive(Debug, thiserror::Error)]
+#[error("the backend's drone had no contact with the control plane for too long")]
+pub(super) struct Fenced;
+
 /// The body of a request, on its way to a backend.
 #[derive(Debug)]
 pub(super) struct Sent {
     inner: Incoming,
     progress: Progress,
+    entered: Option<Arc<InFlight>>,
 }
 
 impl Sent {
-    pub(super) fn new(inner: Incoming) -> (Self, Progress) {
+    pub(super) fn new(inner: Incoming, entered: Option<Arc<InFlight>>) -> (Self, Progress) {
         let progress = Progress::default();
-        (Self { inner, progress: progress.clone() }, progress)
+        (Self { inner, progress: progress.clone(), entered }, progress)
     }
 }
 
 impl Body for Sent {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.entered.as_ref().is_some_and(|entered| entered.is_fenced()) {
+            return Poll::Ready(Some(Err(Fenced.into())));
+        }
+        let polled = Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into);
         if polled.is_ready() {
             self.progress.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -71,21 +83,24 @@ impl Body for Sent {
 #[derive(Debug)]
 pub(super) struct Received {
     inner: Incoming,
-    _entered: Option<InFlight>,
+    entered: Option<Arc<InFlight>>,
 }
 
 impl Received {
-    pub(super) fn new(inner: Incoming, entered: Option<InFlight>) -> Self {
-        Self { inner, _entered: entered }
+    pub(super) fn new(inner: Incoming, entered: Option<Arc<InFlight>>) -> Self {
+        Self { inner, entered }
     }
 }
 
 impl Body for Received {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.entered.as_ref().is_some_and(|entered| entered.is_fenced()) {
+            return Poll::Ready(Some(Err(Fenced.into())));
+        }
+        Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -46,7 +46,7 @@ async fn answer(mut stream: TcpStream) -> String {
 #[tokio::test]
 async fn a_backend_that_does_not_become_ready_is_not_waited_for_for_ever() {
     let Setting { routes, proxy, .. } = setting().await;
-    routes.wait_for(&"b".parse().unwrap(), None);
+    routes.wait_for(&"b".parse().unwrap(), None, None);
     let said = answer(ask(proxy, "\r\n").await).await;
     assert!(said.starts_with("HTTP/1.1 503") && said.contains("retry-after: 1"), "{said}");
 }
@@ -54,7 +54,7 @@ async fn a_backend_that_does_not_become_ready_is_not_waited_for_for_ever() {
 #[tokio::test]
 async fn a_silent_backend_is_a_gateway_timeout() {
     let Setting { routes, proxy, backend, .. } = setting().await;
-    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
     let said = answer(ask(proxy, "\r\n").await).await;
     assert!(said.starts_with("HTTP/1.1 504"), "{said}");
     assert_eq!(activity.in_flight(), 0);
@@ -64,7 +64,7 @@ async fn a_silent_backend_is_a_gateway_timeout() {
 async fn a_slow_upload_is_no_silence() {
     let patience = Patience { answer: Duration::from_secs(2), ..SHORT };
     let Setting { routes, proxy, backend, .. } = setting_with(patience).await;
-    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
     let mut stream = ask(proxy, "Content-Length: 8\r\n\r\n").await;
     let (mut inner, _) = backend.accept().await.unwrap();
     let playing = async {
@@ -88,7 +88,7 @@ async fn a_slow_upload_is_no_silence() {
 #[tokio::test]
 async fn a_client_that_leaves_is_not_in_flight_any_more() {
     let Setting { routes, proxy, backend, .. } = setting().await;
-    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
     let stream = ask(proxy, "\r\n").await;
     let (mut inner, _) = backend.accept().await.unwrap();
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome";
@@ -101,7 +101,7 @@ async fn a_client_that_leaves_is_not_in_flight_any_more() {
 #[tokio::test]
 async fn an_address_that_refuses_is_a_bad_gateway_and_the_end_is_clean() {
     let Setting { tasks, routes, proxy, backend } = setting().await;
-    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None);
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
     drop(backend);
     assert!(answer(ask(proxy, "\r\n").await).await.starts_with("HTTP/1.1 502"));
     assert!(tasks.shut_down(Duration::from_secs(10)).await);

@@ -1,6 +1,7 @@
 //! Who is connected to a backend, exactly: a request counts from before it is passed on until the last byte of its
 //! response, an upgraded connection until it is closed. Lock-free: it is on the path of each request.
 
+use crate::lease::Fence;
 use std::{
     sync::{
         Arc,
@@ -21,6 +22,7 @@ pub struct Activity {
     idle_since: AtomicU64,
     began: Instant,
     became_idle: Notify,
+    fence: Option<Arc<Fence>>,
 }
 
 impl Default for Activity {
@@ -30,6 +32,7 @@ impl Default for Activity {
             idle_since: AtomicU64::new(0),
             began: Instant::now(),
             became_idle: Notify::new(),
+            fence: None,
         }
     }
 }
@@ -39,6 +42,11 @@ impl Default for Activity {
 pub struct InFlight(Arc<Activity>);
 
 impl Activity {
+    /// Nobody is connected, and what will be in flight ends where the fence closes.
+    pub fn behind(fence: Option<Arc<Fence>>) -> Self {
+        Self { fence, ..Self::default() }
+    }
+
     /// Counts a request; `None` where the backend has been found idle for good.
     pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
         let before = self.count.fetch_add(1, Ordering::AcqRel);
@@ -69,6 +77,18 @@ impl Activity {
             }
             tokio::time::sleep(left).await;
         }
+    }
+}
+
+impl InFlight {
+    /// Whether nothing more may pass: the backend holds a lock that somebody else may hold by now.
+    pub fn is_fenced(&self) -> bool {
+        self.0.fence.as_ref().is_some_and(|fence| !fence.is_open())
+    }
+
+    /// Whether this has to be asked at all.
+    pub fn has_fence(&self) -> bool {
+        self.0.fence.is_some()
     }
 }
 

@@ -45,9 +45,9 @@ async fn a_backend_is_waited_for_open_and_ended() {
     let routes = Routes::default();
     let id: BackendId = "b".parse().unwrap();
     assert!(matches!(routes.find(&id), Found::Unknown));
-    routes.wait_for(&id, None);
+    routes.wait_for(&id, None, None);
     let Found::Waiting(waiting) = routes.find(&id) else { panic!("not waiting") };
-    routes.open(&id, ([127, 0, 0, 1], 1).into(), None);
+    routes.open(&id, ([127, 0, 0, 1], 1).into(), None, None);
     waiting.settled().await;
     assert!(matches!(routes.find(&id), Found::Open(_)));
     routes.close(&id);

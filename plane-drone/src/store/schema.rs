@@ -3,14 +3,18 @@
 use rusqlite::Connection;
 
 /// One script a version; a file of version n has had the first n of them.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     -- A backend, its request and its state as JSON; when its life was over, in ms since 1970.
     CREATE TABLE backend (id TEXT PRIMARY KEY, request TEXT NOT NULL, state TEXT NOT NULL, ended INTEGER) STRICT;
     CREATE INDEX backend_ended ON backend (ended);
     -- What has not been told yet, as JSON, in the order in which it has to be.
     CREATE TABLE outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, backend TEXT NOT NULL, message TEXT NOT NULL) STRICT;
-"];
+",
+    // Backends that are not known here and that the log gave to this drone: given up, and never to be started.
+    "CREATE TABLE refused (id TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;",
+];
 
 /// Brings a file up to this version. FULL: what is committed survives a loss of power.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), String> {

@@ -45,7 +45,7 @@ async fn what_is_written_is_there_after_a_restart() {
     let known = store.unfinished().await.unwrap();
     assert_eq!((known.len(), &known[0].request, &known[0].state), (1, &request("a"), &state));
     assert_eq!(store.ended_since(Timestamp::UNIX_EPOCH).await.unwrap(), ["b".parse().unwrap()]);
-    assert_eq!(store.request(&"b".parse().unwrap()).await.unwrap(), Some(request("b")));
+    assert_eq!(store.find(&"b".parse().unwrap()).await.unwrap().map(|known| known.request), Some(request("b")));
     assert!(store.draining().await.unwrap());
     assert_eq!(store.drone_id(None).await.unwrap(), id);
     let waiting = store.next_outgoing(10).await.unwrap();

@@ -1,0 +1,137 @@
+//! A daemon of Plane as a process: its configuration, its log and its link to NATS.
+
+use super::{CuttingProxy, PATIENCE, Process, binary};
+use anyhow::{Context, Result, bail};
+use plane_core::id::DroneId;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A daemon of Plane and what it was started with.
+#[derive(Debug)]
+pub struct Daemon {
+    program: &'static str,
+    config: PathBuf,
+    log: PathBuf,
+    /// The process, while it runs.
+    pub process: Option<Process>,
+    /// What it reaches NATS through, where the settings say so.
+    pub link: Option<CuttingProxy>,
+}
+
+impl Daemon {
+    pub(super) fn new(
+        program: &'static str,
+        name: &str,
+        folder: &Path,
+        config: &str,
+        link: Option<CuttingProxy>,
+    ) -> Result<Self> {
+        let path = folder.join(format!("{name}.toml"));
+        std::fs::write(&path, config)?;
+        let log = folder.join(format!("{name}.log"));
+        let mut daemon = Self { program, config: path, log, process: None, link };
+        daemon.start()?;
+        Ok(daemon)
+    }
+
+    /// Starts it, with the same configuration as before.
+    ///
+    /// # Errors
+    /// Where the program cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        std::fs::write(&self.log, "")?;
+        let mut command = Command::new(binary(self.program)?);
+        command.arg(&self.config).env("RUST_LOG", "info,plane_core=debug,plane_drone=debug").env("NO_COLOR", "1");
+        self.process = Some(Process::start(self.program, command, &self.log)?);
+        Ok(())
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Stops it without ending it, as `kill -STOP` does, and returns once it stands still.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.process.as_ref().context("it does not run")?.pause();
+        Ok(())
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.process.as_ref().context("it does not run")?.resume();
+        Ok(())
+    }
+
+    /// What it has logged since it was last started.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Errors
+    /// Where it still runs after `deadline`.
+    pub async fn stop(&mut self, deadline: Duration) -> Result<std::process::ExitStatus> {
+        let mut process = self.process.take().context("it does not run")?;
+        process.signal(libc::SIGTERM);
+        process.wait(deadline).await
+    }
+
+    /// Waits for a line of its log that holds `text`, and gives that line.
+    ///
+    /// # Errors
+    /// Where it ends first, or nothing comes.
+    pub async fn logged(&mut self, text: &str) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("{} did not log {text:?}:\n{log}", self.program);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A drone and where its proxy listens.
+#[derive(Debug)]
+pub struct Drone {
+    /// Its id.
+    pub id: DroneId,
+    /// Its process.
+    pub daemon: Daemon,
+    /// Where its proxy listens.
+    pub proxy: SocketAddr,
+}
+
+impl Drone {
+    pub(super) async fn find_proxy(&mut self) -> Result<()> {
+        let line = self.daemon.logged("proxy listens").await?;
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        self.proxy = address.context("no address in the log")?.parse()?;
+        Ok(())
+    }
+
+    /// Starts it again; its proxy may have another port.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.daemon.start()?;
+        self.find_proxy().await
+    }
+}

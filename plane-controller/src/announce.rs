@@ -1,0 +1,205 @@
+//! Drones tell again what they run: what the log lacks of it is entered again, what the log knows better is answered.
+
+use crate::{
+    Core, QUEUE_GROUP,
+    intake::unavailable,
+    log::{self, Written},
+};
+use plane_core::{
+    id::{BackendId, ClusterName, DroneId},
+    message::{
+        Answer, Fault, FaultCode,
+        backend::BackendState,
+        drone::{AnnounceReply, AnnounceRequest, AnnouncedBackend, KnownBackend},
+        state::{Assignment, HeldLock, Holder, LockEntry, ReachedState},
+    },
+    nats::{NatsError, Serving, StreamName},
+    world::World,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long this controller may take to read the log up to an announcement.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+/// How often one backend is looked at again because something else was written meanwhile.
+const TRIES: usize = 5;
+
+/// Serves drones for as long as the result is kept.
+pub(crate) async fn serve(core: &Arc<Core>) -> Result<Serving, NatsError> {
+    let own = core.clone();
+    core.nats
+        .serve(&core.tasks, "cluster.*.drone.*.announce", Some(QUEUE_GROUP), move |request| {
+            let core = own.clone();
+            async move { take(&core, request).await }
+        })
+        .await
+}
+
+/// What becomes of an announced backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The log knows as much, or more: this is its state there.
+    Known(BackendState),
+    /// The log gives it to the drone and lacks the acceptance: it is entered, expecting this sequence.
+    Accept(u64),
+    /// The log lacks the state.
+    Reach,
+    /// The log does not know it, and nothing stands against it. Where it has a lock, that is entered first, expecting
+    /// this sequence; `None` where the log has the hold already.
+    Enter {
+        /// The sequence that the lock's entry is to have.
+        lock: Option<u64>,
+    },
+    /// Another drone has it, or another backend its lock, or it was taken back: the drone has to end it.
+    Lost,
+}
+
+/// What becomes of a backend that a drone announces: a pure function of the world.
+pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &AnnouncedBackend) -> Verdict {
+    let AnnouncedBackend { backend_id, state, lock, fencing_token, .. } = announced;
+    let known = world.backend(cluster, backend_id);
+    let current = known.and_then(plane_core::world::Backend::state);
+    if let Some(reached) = current.filter(|reached| reached.is_final()) {
+        return Verdict::Known(reached);
+    }
+    match known.and_then(|known| known.assignment.as_ref()) {
+        Some(assigned) if assigned.drone != *drone || assigned.withdrawn => Verdict::Lost,
+        Some(assigned) if !assigned.accepted => Verdict::Accept(assigned.sequence),
+        Some(_) if current.is_none_or(|current| current.may_precede(*state)) => Verdict::Reach,
+        Some(_) => Verdict::Known(current.unwrap_or(*state)),
+        None if state.is_final() => Verdict::Enter { lock: None },
+        None => match (lock, fencing_token) {
+            (Some(lock), Some(token)) => match world.lock(cluster, lock) {
+                None => Verdict::Enter { lock: Some(0) },
+                Some(entry) => match &entry.holder {
+                    Some(holder) if holder.backend == *backend_id && holder.token == *token => {
+                        Verdict::Enter { lock: None }
+                    }
+                    // Freed after this backend had taken it, as far as the log tells: somebody gave it up.
+                    None if entry.token < *token => Verdict::Enter { lock: Some(entry.sequence) },
+                    Some(_) | None => Verdict::Lost,
+                },
+            },
+            (None, None) => Verdict::Enter { lock: None },
+            (Some(_), None) | (None, Some(_)) => Verdict::Lost,
+        },
+    }
+}
+
+async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
+    let AnnounceRequest { cluster, drone_id, backends, last } = request;
+    if backends.len() > AnnounceRequest::MAX_BACKENDS {
+        let most = AnnounceRequest::MAX_BACKENDS;
+        return Err(Fault::bad_request(format!("backends: expected at most {most}, found {}", backends.len())));
+    }
+    read_all(core).await?;
+    let mut reply = Vec::new();
+    for announced in &backends {
+        let state = enter(core, &cluster, &drone_id, announced).await?;
+        reply.push(KnownBackend { backend_id: announced.backend_id.clone(), state });
+    }
+    if last {
+        let told: std::collections::HashSet<&BackendId> = backends.iter().map(|told| &told.backend_id).collect();
+        core.view.read(|world| {
+            let Some(known) = world.cluster(&cluster) else { return };
+            let given = known.load(&drone_id).into_iter().flat_map(|load| &load.backends);
+            for id in given.filter(|id| !told.contains(id)) {
+                let Some(backend) = known.backend(id).filter(|backend| backend.is_accepted()) else { continue };
+                let state = backend.state().unwrap_or(BackendState::Loading);
+                reply.push(KnownBackend { backend_id: id.clone(), state });
+            }
+        });
+        tracing::info!(%cluster, drone = %drone_id, "the drone has told what it runs");
+    }
+    Ok(AnnounceReply { backends: reply })
+}
+
+/// Reads the log as far as it goes now: an answer from the past would end what runs.
+async fn read_all(core: &Core) -> Result<(), Fault> {
+    let late = || Fault::new(FaultCode::Unavailable, "the state log is being read; announce again");
+    let info = core.nats.info(StreamName::State).await.map_err(|e| unavailable(&e))?.ok_or_else(late)?;
+    let reading = async {
+        core.view.caught_up().await;
+        core.view.has_read(info.last_sequence).await;
+    };
+    tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| late())
+}
+
+/// Brings the log up to what a drone announces of one backend, and gives the backend's state there.
+async fn enter(
+    core: &Core,
+    cluster: &ClusterName,
+    drone: &DroneId,
+    announced: &AnnouncedBackend,
+) -> Result<BackendState, Fault> {
+    let backend = &announced.backend_id;
+    for _ in 0..TRIES {
+        let verdict = core.view.read(|world| judge(world, cluster, drone, announced));
+        let written = match verdict {
+            Verdict::Known(state) => return Ok(state),
+            Verdict::Lost => return Ok(BackendState::Lost),
+            Verdict::Reach => reach(core, cluster, announced).await,
+            Verdict::Accept(sequence) => accept(core, cluster, drone, announced, sequence).await,
+            // Over before it is known: the state goes first, so that it never counts as running.
+            Verdict::Enter { .. } if announced.state.is_final() => {
+                reach(core, cluster, announced).await?;
+                accept(core, cluster, drone, announced, 0).await
+            }
+            Verdict::Enter { lock } => {
+                tracing::warn!(%backend, %drone, "the log did not know a backend that runs; it is entered again");
+                let held = match (lock, hold(announced)) {
+                    (Some(sequence), Some(held)) => {
+                        let holder = Some(Holder { backend: backend.clone(), token: held.token });
+                        let entry = LockEntry { lock: held.name, holder, last_token: None };
+                        log::hold(&core.nats, cluster, entry, sequence).await
+                    }
+                    _ => Ok(Written::Won(0)),
+                };
+                match held.map_err(|e| unavailable(&e))? {
+                    Written::Lost => Ok(Written::Lost),
+                    Written::Won(_) => accept(core, cluster, drone, announced, 0).await,
+                }
+            }
+        };
+        // What was written, here or by somebody else, is looked at as the log then has it.
+        if let Written::Won(sequence) = written? {
+            let _ = tokio::time::timeout(READ_LIMIT, core.view.has_read(sequence)).await;
+        } else {
+            read_all(core).await?;
+        }
+    }
+    Err(Fault::new(FaultCode::Unavailable, format!("backend {backend} is being decided about; announce again")))
+}
+
+fn hold(announced: &AnnouncedBackend) -> Option<HeldLock> {
+    Some(HeldLock { name: announced.lock.clone()?, token: announced.fencing_token? })
+}
+
+async fn accept(
+    core: &Core,
+    cluster: &ClusterName,
+    drone: &DroneId,
+    announced: &AnnouncedBackend,
+    expected: u64,
+) -> Result<Written, Fault> {
+    let known = core
+        .view
+        .read(|world| world.backend(cluster, &announced.backend_id).and_then(|known| known.assignment.clone()));
+    let assignment = Assignment {
+        lock: hold(announced),
+        accepted: true,
+        memory_bytes: known.as_ref().and_then(|known| known.memory_bytes),
+        cpu_percent: known.as_ref().and_then(|known| known.cpu_percent),
+        ..Assignment::to(drone.clone(), announced.bearer_token.clone())
+    };
+    let written = log::assign(&core.nats, cluster, &announced.backend_id, assignment, expected).await;
+    written.map_err(|e| unavailable(&e))
+}
+
+async fn reach(core: &Core, cluster: &ClusterName, announced: &AnnouncedBackend) -> Result<Written, Fault> {
+    let AnnouncedBackend { backend_id, state, time, .. } = announced;
+    let newest = core.view.read(|world| world.backend(cluster, backend_id).and_then(|known| known.newest_timestamp()));
+    let timestamp = newest.map_or(time.as_millisecond(), |newest| time.as_millisecond().max(newest + 1));
+    core.history.entering(backend_id);
+    let reached = ReachedState { state: *state, timestamp, reason: None, exit_code: None };
+    log::reach(&core.nats, cluster, backend_id, reached).await.map_err(|e| unavailable(&e))
+}

@@ -1,0 +1,187 @@
+//! What nobody asks for and has to be done all the same: assignments that no drone takes are taken back, silent drones
+//! given up, with what they ran. Every controller looks after everything; of several one writes.
+
+use crate::{
+    Core,
+    log::{self, Written},
+};
+use futures_util::{StreamExt, stream};
+use plane_core::{
+    id::{BackendId, ClusterName, DroneId, LockName},
+    message::{
+        backend::BackendState,
+        drone::DroneState,
+        state::{Assignment, HeldLock, Lease, ReachedState, StateEntry},
+    },
+    nats::NatsError,
+    world::{Assigned, Cluster, Drone},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Entries that are written at once.
+const WRITERS: usize = 64;
+
+/// Something that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Due {
+    /// Give a drone up, expecting its lease to have this sequence.
+    GiveUp(ClusterName, DroneId, u64),
+    /// Enter a drone as Lost.
+    DroneLost(ClusterName, DroneId),
+    /// Enter a backend as Lost.
+    BackendLost(ClusterName, BackendId, &'static str),
+    /// Take an assignment back.
+    TakeBack(ClusterName, BackendId, Assigned),
+    /// Note that a backend that holds a lock was never assigned to anybody.
+    Nobody(ClusterName, BackendId, HeldLock),
+}
+
+/// Looks after everything for as long as the tasks run.
+pub(crate) async fn care(core: Arc<Core>) {
+    let stop = core.tasks.stop_token();
+    let mut unaccepted = Unaccepted::default();
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        let now = core.clock.boot();
+        core.drones.forget_silent(now, core.timing.silent);
+        let Some(since) = core.pulse.beat(&core) else {
+            unaccepted = Unaccepted::default();
+            continue;
+        };
+        let due = look(&core, now, since, &mut unaccepted);
+        let writing = stream::iter(due).for_each_concurrent(WRITERS, |due| {
+            let core = core.clone();
+            async move {
+                if let Err(error) = act(&core, &due).await {
+                    tracing::debug!(?due, %error, "it stays due");
+                }
+            }
+        });
+        if stop.run_until_cancelled(writing).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Since when assignments have been seen that nobody accepted, by the sequences of their entries.
+#[derive(Debug, Default)]
+struct Unaccepted(BTreeMap<(ClusterName, BackendId), (u64, Duration)>);
+
+fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted) -> Vec<Due> {
+    let trusted = core.grants.are_open();
+    let unexplained = if trusted { core.view.unexplained_locks(core.timing.unaccepted) } else { Vec::new() };
+    core.view.read(|world| {
+        let mut due = Vec::new();
+        let mut seen = BTreeMap::new();
+        for (name, cluster) in world.clusters() {
+            for (id, drone) in &cluster.drones {
+                let read = core.view.lease_read(name, id).unwrap_or_default().max(since);
+                look_at_drone(core, name, cluster, id, drone, now.saturating_sub(read), &mut due);
+            }
+            for id in cluster.unaccepted() {
+                let Some(assigned) = cluster.backend(id).and_then(|known| known.assignment.as_ref()) else { continue };
+                let key = (name.clone(), id.clone());
+                let first = unaccepted.0.get(&key).filter(|(sequence, _)| *sequence == assigned.sequence);
+                let since = first.map_or(now, |(_, since)| *since);
+                // Where the log may have lost an acceptance, its drone will tell. A drone that does not write its
+                // acceptance may run the backend.
+                let writes = cluster.drones.get(&assigned.drone).is_some_and(|drone| drone.has_feature("accept"));
+                if trusted && writes && now.saturating_sub(since) >= core.timing.unaccepted {
+                    due.push(Due::TakeBack(name.clone(), id.clone(), assigned.clone()));
+                }
+                seen.insert(key, (assigned.sequence, since));
+            }
+        }
+        unaccepted.0 = seen;
+        due.extend(unexplained.into_iter().filter_map(|(name, lock)| nobody(world.cluster(&name)?, name, lock)));
+        due
+    })
+}
+
+/// A lock's holder that no entry speaks of: who took the lock wrote the assignment before, so it was lost or purged.
+fn nobody(cluster: &Cluster, name: ClusterName, lock: LockName) -> Option<Due> {
+    let holder = cluster.locks.get(&lock)?.holder.as_ref()?;
+    let unknown = cluster.backend(&holder.backend).is_none_or(|backend| backend.assignment.is_none());
+    unknown.then(|| Due::Nobody(name, holder.backend.clone(), HeldLock { name: lock, token: holder.token }))
+}
+
+fn look_at_drone(
+    core: &Core,
+    name: &ClusterName,
+    cluster: &Cluster,
+    id: &DroneId,
+    drone: &Drone,
+    silent: Duration,
+    due: &mut Vec<Due>,
+) {
+    let timing = &core.timing;
+    let state = drone.state().map(|reached| reached.state);
+    if !drone.is_lost() {
+        if silent >= timing.lost && (drone.meta.is_some() || cluster.load(id).is_some()) {
+            let sequence = drone.keep_alive.as_ref().map_or(0, |lease| lease.sequence);
+            due.push(Due::GiveUp(name.clone(), id.clone(), sequence));
+        }
+        return;
+    }
+    if !matches!(state, Some(DroneState::Lost | DroneState::Stopped)) {
+        due.push(Due::DroneLost(name.clone(), id.clone()));
+    }
+    let patience = if state == Some(DroneState::Stopped) { timing.stopped } else { timing.abandon };
+    let writes = drone.has_feature("accept");
+    for backend in cluster.load(id).into_iter().flat_map(|load| &load.backends) {
+        let Some(assigned) = cluster.backend(backend).and_then(|known| known.assignment.as_ref()) else { continue };
+        let (name, backend) = (name.clone(), backend.clone());
+        match (assigned.accepted || !writes, &assigned.lock) {
+            (false, _) => due.push(Due::TakeBack(name, backend, assigned.clone())),
+            (true, Some(_)) => due.push(Due::BackendLost(name, backend, "its drone was silent, and it holds a lock")),
+            (true, None) if silent >= patience => {
+                due.push(Due::BackendLost(name, backend, "its drone was silent for too long"));
+            }
+            (true, None) => {}
+        }
+    }
+}
+
+async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
+    let now = core.clock.wall().as_millisecond();
+    match due {
+        Due::GiveUp(cluster, drone, expected) => {
+            let lease = Lease { lost: true, ..Lease::default() };
+            let entry = StateEntry::lease(cluster.clone(), drone.clone(), now, lease);
+            if let Written::Won(_) = log::write(&core.nats, &entry, *expected).await? {
+                tracing::warn!(%cluster, %drone, "the drone is lost: its lease was not renewed");
+            }
+            Ok(())
+        }
+        Due::DroneLost(cluster, drone) => {
+            log::enter_drone_state(&core.nats, &core.clock, cluster, drone, DroneState::Lost).await
+        }
+        Due::BackendLost(cluster, backend, reason) => {
+            let newest = core.view.read(|world| world.backend(cluster, backend)?.newest_timestamp());
+            let timestamp = newest.map_or(now, |newest| now.max(newest + 1));
+            let reason = Some((*reason).to_owned());
+            core.history.entering(backend);
+            let reached = ReachedState { state: BackendState::Lost, timestamp, reason, exit_code: None };
+            if let Written::Won(_) = log::reach(&core.nats, cluster, backend, reached).await? {
+                tracing::warn!(%cluster, %backend, "the backend is lost");
+            }
+            Ok(())
+        }
+        Due::TakeBack(cluster, backend, assigned) => {
+            let withdrawn = Assignment {
+                lock: assigned.lock.clone(),
+                withdrawn: true,
+                ..Assignment::to(assigned.drone.clone(), assigned.bearer_token.clone())
+            };
+            if let Written::Won(_) = log::assign(&core.nats, cluster, backend, withdrawn, assigned.sequence).await? {
+                tracing::warn!(%cluster, %backend, drone = %assigned.drone, "no drone accepted it; taken back");
+            }
+            Ok(())
+        }
+        Due::Nobody(cluster, backend, held) => {
+            let Ok(drone) = "none".parse() else { return Ok(()) };
+            let withdrawn = Assignment { lock: Some(held.clone()), withdrawn: true, ..Assignment::to(drone, None) };
+            log::assign(&core.nats, cluster, backend, withdrawn, 0).await.map(|_| ())
+        }
+    }
+}

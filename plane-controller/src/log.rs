@@ -1,0 +1,128 @@
+//! Writing decisions into the state log.
+
+use plane_core::{
+    clock::Clock,
+    id::{BackendId, ClusterName, DroneId},
+    message::{
+        drone::DroneState,
+        state::{
+            Assignment, BackendMessage, DroneMessage, EntryBody, LockEntry, ReachedState, StateEntry,
+            assignment_subject,
+        },
+    },
+    nats::{Nats, NatsError, StreamName},
+};
+
+/// What came of a compare-and-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is in the log, under this sequence.
+    Won(u64),
+    /// Something else is.
+    Lost,
+}
+
+/// Writes an entry where its subject's newest has the sequence `expected`. An outcome that is not known is found out.
+pub(crate) async fn write(nats: &Nats, entry: &StateEntry, expected: u64) -> Result<Written, NatsError> {
+    let subject = entry.subject();
+    match nats.publish_expecting(subject.clone(), entry, expected).await {
+        Ok(sequence) => Ok(Written::Won(sequence)),
+        Err(NatsError::WrongSequence(_)) => Ok(Written::Lost),
+        Err(unknown @ NatsError::TimedOut(_)) => match nats.last(StreamName::State, &subject).await {
+            Ok(Some(stored)) if stored.sequence > expected => {
+                let own = serde_json::from_slice::<StateEntry>(&stored.payload).is_ok_and(|found| found == *entry);
+                Ok(if own { Written::Won(stored.sequence) } else { Written::Lost })
+            }
+            // It may still be on its way.
+            _ => Err(unknown),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes who may start a backend.
+pub(crate) async fn assign(
+    nats: &Nats,
+    cluster: &ClusterName,
+    backend: &BackendId,
+    assignment: Assignment,
+    expected: u64,
+) -> Result<Written, NatsError> {
+    write(
+        nats,
+        &StateEntry::backend(cluster.clone(), backend.clone(), BackendMessage::Assignment(assignment)),
+        expected,
+    )
+    .await
+}
+
+/// Writes a state that a backend reached, once.
+pub(crate) async fn reach(
+    nats: &Nats,
+    cluster: &ClusterName,
+    backend: &BackendId,
+    reached: ReachedState,
+) -> Result<Written, NatsError> {
+    write(nats, &StateEntry::backend(cluster.clone(), backend.clone(), BackendMessage::State(reached)), 0).await
+}
+
+/// Writes who holds a lock.
+pub(crate) async fn hold(
+    nats: &Nats,
+    cluster: &ClusterName,
+    entry: LockEntry,
+    expected: u64,
+) -> Result<Written, NatsError> {
+    write(nats, &StateEntry::lock(cluster.clone(), entry), expected).await
+}
+
+/// The assignment of a backend as the log has it now, with its sequence.
+pub(crate) async fn assignment(
+    nats: &Nats,
+    cluster: &ClusterName,
+    backend: &BackendId,
+) -> Result<Option<(Assignment, u64)>, NatsError> {
+    let stored = nats.last(StreamName::State, &assignment_subject(cluster, backend)).await?;
+    Ok(stored.and_then(|stored| {
+        let entry: StateEntry = serde_json::from_slice(&stored.payload).ok()?;
+        match entry.body {
+            EntryBody::BackendMessage(entry) => match entry.message {
+                BackendMessage::Assignment(assignment) => Some((assignment, stored.sequence)),
+                BackendMessage::State(_) => None,
+            },
+            EntryBody::DroneMessage(_) | EntryBody::LockMessage(_) | EntryBody::AcmeMessage(_) => None,
+        }
+    }))
+}
+
+/// Puts a drone's state into the log, unless the log has it already. Of several controllers one writes it.
+pub(crate) async fn enter_drone_state(
+    nats: &Nats,
+    clock: &Clock,
+    cluster: &ClusterName,
+    drone: &DroneId,
+    state: DroneState,
+) -> Result<(), NatsError> {
+    let any = format!("state.cluster.{}.drone.{drone}.status.*", cluster.subject_token());
+    let newest = nats.last(StreamName::State, &any).await?.and_then(|stored| {
+        let entry: StateEntry = serde_json::from_slice(&stored.payload).ok()?;
+        match entry.body {
+            EntryBody::DroneMessage(entry) => match entry.message {
+                DroneMessage::State { timestamp, state } => Some((state, timestamp)),
+                DroneMessage::Metadata { .. } | DroneMessage::KeepAlive { .. } => None,
+            },
+            EntryBody::BackendMessage(_) | EntryBody::LockMessage(_) | EntryBody::AcmeMessage(_) => None,
+        }
+    });
+    if newest.is_some_and(|(known, _)| known == state) {
+        return Ok(());
+    }
+    let now = clock.wall().as_millisecond();
+    let timestamp = newest.map_or(now, |(_, newest)| now.max(newest + 1));
+    let entry = StateEntry::drone(cluster.clone(), drone.clone(), DroneMessage::State { timestamp, state });
+    let last = nats.last(StreamName::State, &entry.subject()).await?.map_or(0, |stored| stored.sequence);
+    if let Written::Won(_) = write(nats, &entry, last).await? {
+        tracing::info!(%cluster, %drone, %state, "drone");
+    }
+    Ok(())
+}

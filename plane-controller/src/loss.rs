@@ -1,0 +1,144 @@
+//! Finds out whether the log is still what was read. NATS may lose the tail of what it acknowledged: servers write to
+//! disk before they answer, but let the operating system keep it in memory for up to their `sync_interval`.
+
+use crate::{Core, steady::Doubt};
+use jiff::{SignedDuration, Timestamp};
+use plane_core::{
+    message::drone::AnnounceCall,
+    nats::{NatsError, StreamName},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How often the log is compared with what was read.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often drones are called until they have answered.
+const CALL_EVERY: Duration = Duration::from_secs(2);
+/// Controllers write a heartbeat every second: a longer gap in the log's own time means that none ran.
+const COLD: SignedDuration = SignedDuration::from_secs(5);
+
+/// What a look at the log found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Same,
+    Lost,
+}
+
+/// Watches for as long as the tasks run.
+pub(crate) async fn watch(core: Arc<Core>) {
+    let stop = core.tasks.stop_token();
+    let watching = async {
+        let mut connection = core.nats.connection();
+        let mut seen = *connection.borrow_and_update();
+        let mut server = core.nats.server();
+        let mut created = None;
+        loop {
+            match look(&core, &mut created).await {
+                Ok(Verdict::Same) => {}
+                Ok(Verdict::Lost) => {
+                    tracing::warn!("the state log is not what was read; reading it again");
+                    core.grants.doubt(&core, Doubt::Lost);
+                    core.view.read_again();
+                    core.view.caught_up().await;
+                }
+                Err(error) => tracing::debug!(%error, "the state log cannot be looked at"),
+            }
+            tokio::select! {
+                biased;
+                _ = connection.changed() => {
+                    let now = *connection.borrow_and_update();
+                    let other = core.nats.server() != server;
+                    if now.up && now.generation != seen.generation && other {
+                        // A server that restarted may have lost what it acknowledged last, and what of that was never
+                        // read here is missed by no comparison.
+                        core.grants.doubt(&core, Doubt::Possible);
+                        server = core.nats.server();
+                    }
+                    if now.up {
+                        seen = now;
+                    }
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    };
+    stop.run_until_cancelled(watching).await;
+}
+
+async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, NatsError> {
+    if !core.view.is_caught_up() {
+        return Ok(Verdict::Same);
+    }
+    let read = core.view.read(plane_core::world::World::sequence);
+    let Some(info) = core.nats.info(StreamName::State).await? else {
+        core.make_streams().await?;
+        *created = None;
+        return Ok(Verdict::Lost);
+    };
+    if created.replace(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
+        return Ok(Verdict::Lost);
+    }
+    let retention = core.timing.retention;
+    for anchor in core.view.anchors() {
+        if let Some(found) = core.nats.get(StreamName::State, anchor.sequence).await? {
+            let same = (&found.subject, found.time) == (&anchor.subject, anchor.time);
+            return Ok(if same { Verdict::Same } else { Verdict::Lost });
+        }
+        match core.nats.last(StreamName::State, &anchor.subject).await? {
+            // Superseded since: it tells nothing.
+            Some(newer) if newer.sequence > anchor.sequence => {}
+            Some(_) => return Ok(Verdict::Lost),
+            None => {
+                let now = core.view.read(plane_core::world::World::time).unwrap_or(anchor.time);
+                // What ended long ago is purged.
+                if now.duration_since(anchor.time) < retention {
+                    return Ok(Verdict::Lost);
+                }
+            }
+        }
+    }
+    Ok(Verdict::Same)
+}
+
+/// At the start: whether the log may lack what was decided before this controller ran.
+pub(crate) async fn doubt_at_start(core: &Core) -> Result<(), NatsError> {
+    let before = core.view.read(|world| (world.sequence(), world.time()));
+    match before {
+        (0, _) | (_, None) => {
+            let told = core.nats.info(StreamName::Status).await?.is_some_and(|info| info.last_sequence > 0);
+            if told {
+                core.grants.doubt(core, Doubt::Lost);
+            }
+        }
+        (_, Some(last)) => {
+            let sequence = core.heartbeat().await?;
+            core.view.has_read(sequence).await;
+            let now = core.view.read(plane_core::world::World::time).unwrap_or(last);
+            if now.duration_since(last) > COLD {
+                core.grants.doubt(core, Doubt::Possible);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Calls drones while there is doubt, for as long as the tasks run.
+pub(crate) async fn call_drones(core: Arc<Core>) {
+    let stop = core.tasks.stop_token();
+    let mut called = Duration::ZERO;
+    while stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(250))).await.is_some() {
+        let Some((call, clusters)) = core.grants.review(&core) else {
+            called = Duration::ZERO;
+            continue;
+        };
+        let now = core.clock.boot();
+        if called != Duration::ZERO && now.saturating_sub(called) < CALL_EVERY {
+            continue;
+        }
+        called = now;
+        for cluster in clusters {
+            if let Err(error) = core.nats.publish(&AnnounceCall { cluster, call: Some(call.clone()) }).await {
+                tracing::debug!(%error, "drones cannot be called");
+            }
+        }
+    }
+}

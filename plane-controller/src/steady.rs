@@ -1,0 +1,183 @@
+//! Whether this controller may count silence, and whether it may grant locks.
+//!
+//! Silence is counted on the clock that runs on while the machine sleeps, from when this controller *read* a drone's
+//! newest lease, and only while it is connected and reads the log as it grows. Every start, reconnect and pause of its
+//! own begins the count anew, so that what it has missed itself is never taken for a drone's silence.
+//!
+//! Locks are not granted while the log may lack what a drone knows: see [`Grants`].
+
+use crate::Core;
+use plane_core::{
+    id::{ClusterName, DroneId},
+    message::drone::DroneState,
+    world::World,
+};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// How often this controller makes sure of itself.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// A gap between two beats, or in the reading of the log, that counts as a pause of this controller's own. Heartbeats
+/// come every second.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Since when silence may be counted.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    beats: Mutex<Beats>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Beats {
+    last: Duration,
+    generation: u64,
+    since: Duration,
+    steady: bool,
+}
+
+impl Pulse {
+    /// Makes sure of this controller, and gives since when silence may be counted; `None` where it may not be now.
+    pub(crate) fn beat(&self, core: &Core) -> Option<Duration> {
+        let now = core.clock.boot();
+        let connection = *core.nats.connection().borrow();
+        let reads = core.view.is_caught_up() && core.view.quiet_for() < PAUSE;
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let paused = now.saturating_sub(beats.last) > PAUSE;
+        let steady = connection.up && reads;
+        if paused || !steady || !beats.steady || connection.generation != beats.generation {
+            beats.since = now;
+        }
+        *beats = Beats { last: now, generation: connection.generation, since: beats.since, steady };
+        steady.then_some(beats.since)
+    }
+}
+
+/// Beats for as long as the tasks run.
+pub(crate) async fn beat(core: Arc<Core>) {
+    let stop = core.tasks.stop_token();
+    while stop.run_until_cancelled(tokio::time::sleep(BEAT_EVERY)).await.is_some() {
+        core.pulse.beat(&core);
+    }
+}
+
+/// Why no lock is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// The log is not what was read: its tail, or all of it, is gone.
+    Lost,
+    /// It may have lost its tail without anybody noticing.
+    Possible,
+}
+
+/// Whether locks may be granted. Where the log has lost acceptances, a lock that it shows free may have a live holder.
+/// Drones tell what they run when they are asked; those that cannot be asked fence themselves. So locks wait until
+/// every drone has answered, and where the loss is certain, until the fencing time has passed besides.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    hold: Mutex<Option<Hold>>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Hold {
+    since: Duration,
+    doubt: Doubt,
+    /// The name of the call that drones answer.
+    call: String,
+}
+
+/// Drones say that they are there every 4 s: one that the log has lost has been heard by then.
+const ALL_HEARD: Duration = Duration::from_secs(5);
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self { hold: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Grants {
+    fn hold(&self) -> MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No lock is granted from now on, until that is settled.
+    pub(crate) fn doubt(&self, core: &Core, doubt: Doubt) {
+        let call = core.chance.uuid().simple().to_string();
+        let mut hold = self.hold();
+        let doubt = match &*hold {
+            Some(Hold { doubt: Doubt::Lost, .. }) => Doubt::Lost,
+            _ => doubt,
+        };
+        tracing::warn!(?doubt, "no locks are granted until the drones have told what they run");
+        *hold = Some(Hold { since: core.clock.boot(), doubt, call });
+    }
+
+    /// Whether locks may be granted.
+    pub(crate) fn are_open(&self) -> bool {
+        self.hold().is_none()
+    }
+
+    /// Tells when that changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The call that is to be answered, and by whom; nothing where there is no doubt. Ends the doubt where it can.
+    pub(crate) fn review(&self, core: &Core) -> Option<(String, BTreeSet<ClusterName>)> {
+        let Hold { since, doubt, call } = self.hold().clone()?;
+        let passed = core.clock.since(since);
+        let heard: BTreeSet<(ClusterName, DroneId)> = {
+            let heard = core.drones.heard();
+            let fresh = heard.iter().flat_map(|(cluster, drones)| {
+                let fresh = drones.iter().filter(|(_, heard)| heard.at >= since);
+                fresh.map(|(drone, _)| (cluster.clone(), drone.clone()))
+            });
+            fresh.collect()
+        };
+        let caught_up = core.view.is_caught_up();
+        let (missing, clusters) = core.view.read(|world| missing(world, heard, &call));
+        let fence = core.timing.fence;
+        let settled = match doubt {
+            Doubt::Possible => passed >= fence || (passed >= ALL_HEARD.min(fence) && missing.is_empty()),
+            // A drone that is heard and does not tell what it runs is not waited for without end.
+            Doubt::Lost => passed >= fence && (missing.is_empty() || passed >= fence * 2),
+        };
+        if settled && caught_up && core.pulse.beat(core).is_some() {
+            tracing::info!(?missing, "locks are granted again");
+            *self.hold() = None;
+            self.changed.send_modify(|count| *count += 1);
+            core.view.hub.tell_all();
+            return None;
+        }
+        Some((call, clusters))
+    }
+}
+
+/// The drones that have not answered a call, and the clusters there are.
+fn missing(
+    world: &World,
+    heard: BTreeSet<(ClusterName, DroneId)>,
+    call: &str,
+) -> (Vec<DroneId>, BTreeSet<ClusterName>) {
+    let mut asked = heard;
+    for (name, cluster) in world.clusters() {
+        for (id, drone) in &cluster.drones {
+            let away = drone.is_lost() || drone.state().is_some_and(|reached| reached.state == DroneState::Stopped);
+            if !away {
+                asked.insert((name.clone(), id.clone()));
+            }
+        }
+    }
+    let clusters = asked.iter().map(|(cluster, _)| cluster.clone()).collect();
+    let missing = asked.into_iter().filter(|(cluster, id)| {
+        let Some(drone) = world.drone(cluster, id) else { return true };
+        let answered = drone.keep_alive.as_ref().is_some_and(|lease| lease.answers.iter().any(|known| known == call));
+        // A drone of 0.3 knows no announcements.
+        !answered && (drone.meta.is_none() || drone.has_feature("lease"))
+    });
+    (missing.map(|(_, id)| id).collect(), clusters)
+}

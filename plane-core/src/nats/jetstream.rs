@@ -1,0 +1,210 @@
+//! The [`Transport`] that speaks to NATS servers.
+
+use super::{
+    NatsError, PUBLISH_TIMEOUT, StreamConfig, StreamName,
+    transport::{Connection, From, Incoming, Stored, StreamInfo, Transport},
+};
+use crate::world::Entry;
+use async_nats::jetstream::{
+    self,
+    consumer::{DeliverPolicy, push},
+    context::{GetStreamErrorKind, PublishErrorKind},
+    message::PublishMessage,
+    stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream as Handle},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use std::{fmt, future::IntoFuture, time::Duration};
+use tokio::sync::watch;
+
+/// A connection to NATS servers.
+pub(super) struct JetStream {
+    pub(super) client: async_nats::Client,
+    pub(super) context: jetstream::Context,
+    pub(super) connection: watch::Receiver<Connection>,
+}
+
+impl fmt::Debug for JetStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStream").field("connection", &*self.connection.borrow()).finish_non_exhaustive()
+    }
+}
+
+fn timestamp(nanoseconds: i128) -> Timestamp {
+    Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn stored(message: jetstream::message::StreamMessage) -> Stored {
+    Stored {
+        subject: message.subject.to_string(),
+        sequence: message.sequence,
+        time: timestamp(message.time.unix_timestamp_nanos()),
+        payload: message.payload,
+    }
+}
+
+impl JetStream {
+    async fn handle(&self, stream: StreamName) -> Result<Handle<()>, NatsError> {
+        self.context.get_stream_no_info(stream.as_str()).await.map_err(|e| NatsError::other(stream.as_str(), e))
+    }
+}
+
+#[async_trait]
+impl Transport for JetStream {
+    async fn publish(&self, subject: String, payload: Bytes) -> Result<(), NatsError> {
+        self.client.publish(subject.clone(), payload).await.map_err(|e| NatsError::other(subject, e))
+    }
+
+    async fn request(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes, NatsError> {
+        use async_nats::RequestErrorKind as Kind;
+        let request = async_nats::Request::new().payload(payload).timeout(Some(timeout));
+        let reply = self.client.send_request(subject.clone(), request).await;
+        reply.map(|message| message.payload).map_err(|error| match error.kind() {
+            Kind::NoResponders => NatsError::NoResponders(subject),
+            Kind::TimedOut => NatsError::TimedOut(subject),
+            _ => NatsError::other(subject, error),
+        })
+    }
+
+    async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+        let subscribed = match group {
+            Some(group) => self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await,
+            None => self.client.subscribe(subject.to_owned()).await,
+        };
+        let inner = subscribed.map_err(|e| NatsError::other(subject, e))?;
+        self.flush().await?;
+        let incoming = inner.map(|message| Incoming {
+            subject: message.subject.to_string(),
+            payload: message.payload,
+            reply: message.reply.map(|reply| reply.to_string()),
+        });
+        Ok(incoming.boxed())
+    }
+
+    async fn flush(&self) -> Result<(), NatsError> {
+        self.client.flush().await.map_err(|e| NatsError::other("flush", e))
+    }
+
+    async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
+        let mut message = PublishMessage::build().payload(payload);
+        if let Some(expected) = expected {
+            message = message.expected_last_subject_sequence(expected);
+        }
+        let acknowledged = async { self.context.send_publish(subject.clone(), message).await?.into_future().await };
+        match tokio::time::timeout(PUBLISH_TIMEOUT, acknowledged).await {
+            Err(_) => Err(NatsError::TimedOut(subject)),
+            Ok(Ok(ack)) => Ok(ack.sequence),
+            Ok(Err(error)) => Err(match error.kind() {
+                PublishErrorKind::WrongLastSequence => NatsError::WrongSequence(subject),
+                PublishErrorKind::TimedOut => NatsError::TimedOut(subject),
+                _ => NatsError::other(subject, error),
+            }),
+        }
+    }
+
+    async fn last(&self, stream: StreamName, subject: &str) -> Result<Option<Stored>, NatsError> {
+        match self.handle(stream).await?.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(stored(message))),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(NatsError::other(subject, error)),
+        }
+    }
+
+    async fn get(&self, stream: StreamName, sequence: u64) -> Result<Option<Stored>, NatsError> {
+        match self.handle(stream).await?.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(stored(message))),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(NatsError::other(format!("{} {sequence}", stream.as_str()), error)),
+        }
+    }
+
+    async fn read(
+        &self,
+        stream: StreamName,
+        filter: &str,
+        from: From,
+    ) -> Result<BoxStream<'static, Result<(Entry, u64), NatsError>>, NatsError> {
+        let name = stream.as_str();
+        let deliver_policy = match from {
+            From::After(0) => DeliverPolicy::All,
+            From::After(after) => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
+            From::LastPerSubject => DeliverPolicy::LastPerSubject,
+        };
+        let config = push::OrderedConfig {
+            deliver_subject: self.client.new_inbox(),
+            filter_subject: filter.to_owned(),
+            deliver_policy,
+            ..push::OrderedConfig::default()
+        };
+        let consumer = self.handle(stream).await?.create_consumer(config).await;
+        let messages = consumer.map_err(|e| NatsError::other(name, e))?.messages().await;
+        let entries = messages.map_err(|e| NatsError::other(name, e))?.map(move |message| {
+            let message = message.map_err(|e| NatsError::other(name, e))?;
+            let info = message.info().map_err(|e| NatsError::other(name, e))?;
+            let (sequence, pending) = (info.stream_sequence, info.pending);
+            let time = timestamp(info.published.unix_timestamp_nanos());
+            let async_nats::Message { subject, payload, .. } = message.message;
+            Ok((Entry { subject: subject.to_string(), sequence, time, payload }, pending))
+        });
+        Ok(entries.boxed())
+    }
+
+    async fn info(&self, stream: StreamName) -> Result<Option<StreamInfo>, NatsError> {
+        let found = match self.context.get_stream(stream.as_str()).await {
+            Ok(found) => found,
+            Err(error) => {
+                return match error.kind() {
+                    GetStreamErrorKind::JetStream(cause)
+                        if cause.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        Ok(None)
+                    }
+                    _ => Err(NatsError::other(stream.as_str(), error)),
+                };
+            }
+        };
+        let info = found.cached_info();
+        Ok(Some(StreamInfo {
+            created: timestamp(info.created.unix_timestamp_nanos()),
+            messages: info.state.messages,
+            bytes: info.state.bytes,
+            first_sequence: info.state.first_sequence,
+            last_sequence: info.state.last_sequence,
+            replicas: info.config.num_replicas,
+        }))
+    }
+
+    async fn delete(&self, stream: StreamName, sequence: u64) -> Result<(), NatsError> {
+        use jetstream::stream::DeleteMessageErrorKind as Kind;
+        match self.handle(stream).await?.delete_message(sequence).await {
+            Ok(_) => Ok(()),
+            // It is not there: another controller was first, or it has been superseded.
+            Err(error) if matches!(error.kind(), Kind::JetStream(_)) => Ok(()),
+            Err(error) => Err(NatsError::other(stream.as_str(), error)),
+        }
+    }
+
+    async fn purge(&self, stream: StreamName, subject: &str, up_to: u64) -> Result<(), NatsError> {
+        let handle = self.handle(stream).await?;
+        let purged = handle.purge().sequence(up_to + 1).filter(subject).await;
+        purged.map(|_| ()).map_err(|e| NatsError::other(subject, e))
+    }
+
+    async fn ensure_stream(&self, config: &StreamConfig) -> Result<Option<String>, NatsError> {
+        let name = config.name.as_str();
+        let made = self.context.get_or_create_stream(config.to_server()).await;
+        let mut stream = made.map_err(|e| NatsError::other(format!("stream {name}"), e))?;
+        let found = stream.info().await.map_err(|e| NatsError::other(name, e))?;
+        Ok(config.drift(&found.config))
+    }
+
+    fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.clone()
+    }
+
+    fn server(&self) -> String {
+        self.client.server_info().server_id
+    }
+}

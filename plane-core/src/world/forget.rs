@@ -1,0 +1,61 @@
+//! Forgetting: what ended longer ago than the retention time, by the log's own clock. It is decided before the next
+//! entry is looked at, from entries alone, so that every reader forgets the same; the purge of the log follows it.
+
+use super::World;
+use crate::id::{BackendId, ClusterName};
+use jiff::{SignedDuration, Timestamp};
+
+/// Something that was forgotten and can be purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// The backend, where it is one: its public history and its logs go too.
+    pub backend: Option<BackendId>,
+    /// The sequences of its entries in the state log, in the order in which they go: what says that it is over goes
+    /// last, so that what an interrupted purge leaves is over too.
+    pub sequences: Vec<u64>,
+}
+
+impl World {
+    /// What was forgotten since this was asked last.
+    pub fn take_forgotten(&mut self) -> Vec<Forgotten> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    pub(super) fn forget(&mut self) {
+        let (Some(now), Some(retention)) = (self.time, self.retention) else { return };
+        let before = now.saturating_sub(retention).unwrap_or(Timestamp::MIN);
+        let is_old = |time: &Timestamp| *time < before;
+        for (name, cluster) in &mut self.clusters {
+            while cluster.ended.first().is_some_and(|(time, _)| is_old(time)) {
+                let Some((_, id)) = cluster.ended.pop_first() else { break };
+                let Some(backend) = cluster.backends.remove(&id) else { continue };
+                let (ends, ways): (Vec<_>, Vec<_>) = backend.states.iter().partition(|seen| seen.state.is_final());
+                let assignment = backend.assignment.as_ref().map(|assigned| assigned.sequence);
+                let ways = ways.iter().map(|seen| seen.sequence).chain(assignment);
+                let sequences = ways.chain(ends.iter().map(|seen| seen.sequence)).collect();
+                self.forgotten.push(Forgotten { cluster: name.clone(), backend: Some(id), sequences });
+            }
+            while cluster.gone.first().is_some_and(|(time, _)| is_old(time)) {
+                let Some((_, id)) = cluster.gone.pop_first() else { break };
+                let Some(drone) = cluster.drones.remove(&id) else { continue };
+                let states = drone.states.iter().map(|reached| reached.sequence);
+                let lease = drone.keep_alive.as_ref().map(|keep_alive| keep_alive.sequence);
+                let sequences = states.chain(lease).chain(drone.meta.as_ref().map(|meta| meta.sequence)).collect();
+                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, sequences });
+            }
+            while cluster.free.first().is_some_and(|(time, _)| is_old(time)) {
+                let Some((_, name_of)) = cluster.free.pop_first() else { break };
+                let Some(lock) = cluster.locks.remove(&name_of) else { continue };
+                let sequences = vec![lock.sequence];
+                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, sequences });
+            }
+        }
+    }
+
+    /// How long what has ended is remembered; `None`: for ever.
+    pub fn retention(&self) -> Option<SignedDuration> {
+        self.retention
+    }
+}

@@ -1,0 +1,334 @@
+//! What the world consists of.
+
+use crate::{
+    id::{BackendId, BearerToken, DroneId, LockName},
+    message::{
+        backend::BackendState,
+        drone::DroneState,
+        state::{HeldLock, Holder, Millis, ReachedState},
+    },
+};
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+/// One cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its drones.
+    pub drones: BTreeMap<DroneId, Drone>,
+    /// Its locks.
+    pub locks: HashMap<LockName, Lock>,
+    /// The newest challenge values.
+    pub acme: Vec<String>,
+    // Boxed: a table of pointers grows without moving backends about.
+    pub(super) backends: HashMap<BackendId, Box<Backend>>,
+    pub(super) loads: BTreeMap<DroneId, Load>,
+    pub(super) unaccepted: BTreeSet<BackendId>,
+    /// What has ended, by the time of its newest entry.
+    pub(super) ended: BTreeSet<(Timestamp, BackendId)>,
+    pub(super) gone: BTreeSet<(Timestamp, DroneId)>,
+    pub(super) free: BTreeSet<(Timestamp, LockName)>,
+}
+
+/// What of a drone is in use: by backends that are assigned to it and have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Load {
+    /// The backends.
+    pub backends: BTreeSet<BackendId>,
+    /// The memory limits that their requests named, in bytes.
+    pub memory_bytes: u64,
+    /// The shares of a processor that their requests named, in percent of one.
+    pub cpu_percent: u64,
+}
+
+/// One drone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drone {
+    /// How it is reached and what it is; `None` until it registered.
+    pub meta: Option<DroneMeta>,
+    /// Its lease.
+    pub keep_alive: Option<KeepAlive>,
+    /// The newest entry of each state.
+    pub(super) states: Vec<Reached<DroneState>>,
+    pub(super) newest: Option<Timestamp>,
+    /// Under which time it is listed as gone.
+    pub(super) listed: Option<Timestamp>,
+}
+
+/// How a drone is reached, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DroneMeta {
+    /// The address of its proxy.
+    pub ip: IpAddr,
+    /// Its version.
+    pub version: String,
+    /// The commit that it was built from.
+    pub git_hash: Option<String>,
+    /// What it can beyond 0.3.
+    pub features: Vec<String>,
+    /// The entry's sequence.
+    pub sequence: u64,
+}
+
+/// A state and when it was reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached<S> {
+    /// The state.
+    pub state: S,
+    /// The writer's time.
+    pub timestamp: Millis,
+    /// The entry's sequence.
+    pub sequence: u64,
+}
+
+/// A drone's lease as last written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// The entry's sequence.
+    pub sequence: u64,
+    /// The writer's time.
+    pub timestamp: Millis,
+    /// The nonce of its process.
+    pub instance: Option<String>,
+    /// Whether the drone was given up.
+    pub lost: bool,
+    /// The calls that its announcements have answered.
+    pub answers: Vec<String>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Who may start it.
+    pub assignment: Option<Assigned>,
+    /// The states that it reached, by sequence.
+    pub(super) states: Vec<StateSeen>,
+    pub(super) newest: Option<Timestamp>,
+}
+
+/// An assignment and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// The drone.
+    pub drone: DroneId,
+    /// What requests to the backend must carry.
+    pub bearer_token: Option<BearerToken>,
+    /// The lock that it holds, or is to hold.
+    pub lock: Option<HeldLock>,
+    /// Whether the drone took it.
+    pub accepted: bool,
+    /// Whether a controller took it back.
+    pub withdrawn: bool,
+    /// The limit of its memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The limit of its processor time, in percent of one processor.
+    pub cpu_percent: Option<u32>,
+    /// The entry's sequence.
+    pub sequence: u64,
+    /// When the log took it.
+    pub time: Timestamp,
+}
+
+/// A state of a backend, and the sequence of its entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSeen {
+    /// The state.
+    pub state: BackendState,
+    /// The writer's time.
+    pub timestamp: Millis,
+    /// The entry's sequence.
+    pub sequence: u64,
+    /// Most states have none.
+    detail: Option<Box<Detail>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Detail {
+    reason: Option<String>,
+    exit_code: Option<i64>,
+}
+
+/// One lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// Who holds it.
+    pub holder: Option<Holder>,
+    /// The token of its holder, or of the last one; 0 where there was none.
+    pub token: u64,
+    /// The entry's sequence.
+    pub sequence: u64,
+    /// When the log took it.
+    pub time: Timestamp,
+}
+
+impl StateSeen {
+    /// Why, where it ended.
+    pub fn reason(&self) -> Option<&str> {
+        self.detail.as_ref()?.reason.as_deref()
+    }
+
+    /// The exit status of its process.
+    pub fn exit_code(&self) -> Option<i64> {
+        self.detail.as_ref()?.exit_code
+    }
+}
+
+impl Drone {
+    /// Its state: the one with the highest sequence.
+    pub fn state(&self) -> Option<&Reached<DroneState>> {
+        self.states.last()
+    }
+
+    /// Whether it declared a feature when it registered.
+    pub fn has_feature(&self, feature: &str) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.features.iter().any(|known| known == feature))
+    }
+
+    /// Whether controllers have given it up, and it has not come back.
+    pub fn is_lost(&self) -> bool {
+        self.keep_alive.as_ref().is_some_and(|keep_alive| keep_alive.lost)
+    }
+
+    pub(super) fn reach(&mut self, reached: Reached<DroneState>) {
+        self.states.retain(|before| before.state != reached.state);
+        self.states.push(reached);
+    }
+}
+
+impl Backend {
+    /// The state that counts: the first final one, else the furthest.
+    pub fn current(&self) -> Option<&StateSeen> {
+        let mut finals = self.states.iter().filter(|seen| seen.state.is_final());
+        finals.next().or_else(|| self.states.iter().max_by_key(|seen| seen.state.rank()))
+    }
+
+    /// The state that counts, alone.
+    pub fn state(&self) -> Option<BackendState> {
+        self.current().map(|seen| seen.state)
+    }
+
+    /// Whether it reached its final state.
+    pub fn has_ended(&self) -> bool {
+        self.states.iter().any(|seen| seen.state.is_final())
+    }
+
+    /// Whether it may still run: assigned, not taken back, not ended.
+    pub fn is_live(&self) -> bool {
+        !self.has_ended() && self.assignment.as_ref().is_some_and(|assigned| !assigned.withdrawn)
+    }
+
+    /// Whether a drone took it and it has not ended.
+    pub fn is_accepted(&self) -> bool {
+        self.is_live() && self.assignment.as_ref().is_some_and(|assigned| assigned.accepted)
+    }
+
+    /// Whether its assignment was taken back before anything was started.
+    pub fn is_withdrawn(&self) -> bool {
+        self.assignment.as_ref().is_some_and(|assigned| assigned.withdrawn)
+    }
+
+    /// Its history as the world is to see it: forward only, ending with the final state that counts.
+    pub fn history(&self) -> Vec<&StateSeen> {
+        let mut history: Vec<&StateSeen> = self.states.iter().filter(|seen| !seen.state.is_final()).collect();
+        history.sort_by_key(|seen| seen.state.rank());
+        history.extend(self.states.iter().find(|seen| seen.state.is_final()));
+        history
+    }
+
+    /// The newest timestamp of its entries; what is written next must be above it.
+    pub fn newest_timestamp(&self) -> Option<Millis> {
+        self.states.iter().map(|seen| seen.timestamp).max()
+    }
+
+    pub(super) fn reach(&mut self, reached: ReachedState, sequence: u64) {
+        let ReachedState { state, timestamp, reason, exit_code } = reached;
+        let detail = (reason.is_some() || exit_code.is_some()).then(|| Box::new(Detail { reason, exit_code }));
+        self.states.retain(|seen| seen.state != state);
+        self.states.push(StateSeen { state, timestamp, sequence, detail });
+    }
+}
+
+impl Cluster {
+    /// One backend.
+    pub fn backend(&self, id: &BackendId) -> Option<&Backend> {
+        self.backends.get(id).map(|backend| &**backend)
+    }
+
+    /// Its backends, in no particular order.
+    pub fn backends(&self) -> impl Iterator<Item = (&BackendId, &Backend)> {
+        self.backends.iter().map(|(id, backend)| (id, &**backend))
+    }
+
+    /// How many backends are known.
+    pub fn backend_count(&self) -> usize {
+        self.backends.len()
+    }
+
+    /// What of a drone is in use.
+    pub fn load(&self, drone: &DroneId) -> Option<&Load> {
+        self.loads.get(drone)
+    }
+
+    /// The backends that have not ended and that no drone has taken yet.
+    pub fn unaccepted(&self) -> impl Iterator<Item = &BackendId> {
+        self.unaccepted.iter()
+    }
+
+    /// Takes a backend out of the lists that follow from what it is.
+    pub(super) fn unlist(&mut self, id: &BackendId) {
+        let Some(backend) = self.backends.get(id) else { return };
+        if let (true, Some(assigned)) = (backend.is_live(), &backend.assignment) {
+            self.unaccepted.remove(id);
+            let emptied = self.loads.get_mut(&assigned.drone).is_some_and(|load| {
+                load.backends.remove(id);
+                load.memory_bytes = load.memory_bytes.saturating_sub(assigned.memory_bytes.unwrap_or(0));
+                load.cpu_percent = load.cpu_percent.saturating_sub(assigned.cpu_percent.unwrap_or(0).into());
+                load.backends.is_empty()
+            });
+            if emptied {
+                let drone = assigned.drone.clone();
+                self.loads.remove(&drone);
+                self.note_drone(&drone);
+            }
+        } else if let Some(newest) = backend.newest {
+            self.ended.remove(&(newest, id.clone()));
+        }
+    }
+
+    /// Puts a backend into the lists that follow from what it is.
+    pub(super) fn list(&mut self, id: &BackendId) {
+        let Some((id, backend)) = self.backends.get_key_value(id) else { return };
+        if let (true, Some(assigned)) = (backend.is_live(), &backend.assignment) {
+            if !assigned.accepted {
+                self.unaccepted.insert(id.clone());
+            }
+            let drone = assigned.drone.clone();
+            let load = self.loads.entry(drone.clone()).or_default();
+            load.memory_bytes += assigned.memory_bytes.unwrap_or(0);
+            load.cpu_percent += u64::from(assigned.cpu_percent.unwrap_or(0));
+            load.backends.insert(id.clone());
+            if load.backends.len() == 1 {
+                self.note_drone(&drone);
+            }
+        } else if let (Some(newest), true) = (backend.newest, backend.has_ended() || backend.is_withdrawn()) {
+            self.ended.insert((newest, id.clone()));
+        }
+    }
+
+    /// Lists a drone as gone, or not, as it is now.
+    pub(super) fn note_drone(&mut self, id: &DroneId) {
+        let busy = self.loads.contains_key(id);
+        let Some(drone) = self.drones.get_mut(id) else { return };
+        if let Some(listed) = drone.listed.take() {
+            self.gone.remove(&(listed, id.clone()));
+        }
+        let gone = drone.states.last().is_some_and(|s| matches!(s.state, DroneState::Lost | DroneState::Stopped));
+        if let (true, false, Some(newest)) = (gone, busy, drone.newest) {
+            drone.listed = Some(newest);
+            self.gone.insert((newest, id.clone()));
+        }
+    }
+}
