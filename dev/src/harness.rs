@@ -10,7 +10,7 @@ mod nats_cluster;
 mod process;
 pub mod wire;
 
-pub use cluster::{Cluster, PATIENCE, Settings};
+pub use cluster::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
 pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Drone};
 pub use http::{Answer, HeldOpen, get, get_with, websocket};

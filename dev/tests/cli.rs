@@ -56,7 +56,6 @@ async fn errors_say_what_to_do_next() {
         (&["terminate", name, "nobody"][..], "plane list-backends"),
         (&["spawn", "other.test", "i"], "plane list-drones other.test"),
         (&["spawn", name, "plane/none:1", "--pull", "never", "--wait"], "plane logs"),
-        (&["spawn", name, "i", "--lock", "l"], "lock"),
         (&["drain", name, "nobody"], "plane list-drones"),
         (&["list-drones", "--nats", "nats://u:secret@127.0.0.1:1"], "PLANE_NATS"),
     ] {

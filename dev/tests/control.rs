@@ -206,7 +206,8 @@ async fn bad_requests_get_an_error_that_names_the_field() {
         ("/executable/port", serde_json::json!(65536), "65536"),
         ("/executable/env", serde_json::json!({"PORT": "1"}), "env.PORT"),
         ("/executable/resource_limits/cpu_period_percent", serde_json::json!(256), "256"),
-        ("/lock", serde_json::json!("a lock"), "lock"),
+        ("/lock", serde_json::json!(""), "lock"),
+        ("/lock", serde_json::json!("é".repeat(1025)), "lock"),
     ];
     for (pointer, value, names) in changes {
         let mut request = good.clone();

@@ -87,6 +87,28 @@ pub enum Command {
         /// Let them take backends again
         #[arg(long)]
         cancel: bool,
+        /// Return once the last backend of each has ended
+        #[arg(long, conflicts_with = "cancel")]
+        wait: bool,
+    },
+    /// Give a backend up whose drone does not come back
+    MarkBackendLost {
+        /// The backend
+        backend: BackendId,
+    },
+    /// Show all that the state log decides now, as JSON
+    DumpState,
+    /// Show the entries of the state log as they come
+    StreamState {
+        /// Only those that are there now
+        #[arg(long)]
+        snapshot: bool,
+    },
+    /// Take out of NATS what ended long ago, as controllers do by themselves
+    Cleanup {
+        /// How many seconds ago, by the log's time
+        #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = clap::value_parser!(u32).range(3600..))]
+        older_than: u32,
     },
 }
 

@@ -1,8 +1,9 @@
 //! What can go wrong, and what to try then.
 
+use jiff::Timestamp;
 use plane_core::{
     id::{BackendId, ClusterName, DroneId},
-    message::FaultCode,
+    message::{FaultCode, backend::BackendState},
     nats::NatsError,
 };
 
@@ -22,6 +23,33 @@ pub enum Failure {
         cluster: ClusterName,
         /// The backend.
         backend: BackendId,
+    },
+    /// The log does not know the backend.
+    #[error("no backend {0} is known")]
+    UnknownBackend(BackendId),
+    /// The backend does not run any more.
+    #[error("the backend {backend} does not run: it became {state} at {time:.0} ({reason})")]
+    OverAlready {
+        /// The backend.
+        backend: BackendId,
+        /// Its final state.
+        state: BackendState,
+        /// When it was reached.
+        time: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// The backend may run, and its drone cannot be reached.
+    #[error("the drone of the backend {backend} does not answer; it was last {state}, since {time:.0}")]
+    DroneSilent {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The backend.
+        backend: BackendId,
+        /// Its last state.
+        state: BackendState,
+        /// When that was reached.
+        time: Timestamp,
     },
     /// The drone is not there.
     #[error("the drone {drone} of {cluster} does not answer")]
@@ -57,6 +85,13 @@ impl Failure {
             Self::NoDrone(cluster) => {
                 return Some(format!("`plane list-drones {cluster}` shows drones and their states"));
             }
+            Self::OverAlready { backend, .. } => return Some(format!("`plane logs {backend}` shows what it wrote")),
+            Self::DroneSilent { cluster, .. } => {
+                return Some(format!(
+                    "`plane list-drones {cluster}` shows the drones; `plane mark-backend-lost` gives a backend up"
+                ));
+            }
+            Self::UnknownBackend(_) => "`plane list-backends --all` shows what is known",
             Self::NoBackend { .. } => "`plane list-backends` shows what runs; what has ended need not be terminated",
             Self::NoDroneThere { cluster, .. } => {
                 return Some(format!("`plane list-drones {cluster}` shows the drones"));

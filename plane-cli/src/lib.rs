@@ -38,9 +38,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::ListBackends { cluster, all } => command::list::backends(&nats, cluster.as_ref(), all, output).await,
         Command::Logs { backend, follow } => command::logs::run(&nats, &backend, follow, output).await,
         Command::Terminate { cluster, backend } => command::terminate::run(&nats, cluster, backend, output).await,
-        Command::Drain { cluster, drones, cancel } => {
-            command::drain::run(&nats, &cluster, drones, !cancel, output).await
+        Command::Drain { cluster, drones, cancel, wait } => {
+            command::drain::run(&nats, &cluster, drones, command::drain::Wish { drain: !cancel, wait }, output).await
         }
+        Command::MarkBackendLost { backend } => command::lost::run(&nats, backend, output).await,
+        Command::DumpState => command::state::dump(&nats).await,
+        Command::StreamState { snapshot } => command::state::stream(&nats, snapshot, output).await,
+        Command::Cleanup { older_than } => command::cleanup::run(&nats, older_than, output).await,
     }
 }
 

@@ -40,7 +40,7 @@ use plane_core::{
 use schedule::Deciding;
 use std::{sync::Arc, time::Duration};
 use steady::{Grants, Pulse};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use view::View;
 
@@ -68,6 +68,8 @@ pub(crate) struct Core {
     deciding: Deciding,
     pulse: Pulse,
     grants: Grants,
+    /// Something may be wrong with the log: it is looked at now.
+    suspicion: Notify,
     started: Instant,
 }
 
@@ -156,6 +158,7 @@ pub async fn control(nats: Nats, parts: Parts, tasks: &Tasks) -> Result<(), Nats
         deciding: Deciding::default(),
         pulse: Pulse::default(),
         grants: Grants::default(),
+        suspicion: Notify::new(),
         started: Instant::now(),
     });
     let Some(ready) = stop.run_until_cancelled(start(&core)).await else { return Ok(()) };
@@ -201,6 +204,7 @@ async fn heartbeat(core: Arc<Core>, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Some(Err(error)) = stop.run_until_cancelled(core.heartbeat()).await {
             tracing::debug!(%error, "no heartbeat into the log");
+            core.suspicion.notify_one();
         }
     }
 }

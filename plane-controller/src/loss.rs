@@ -16,6 +16,9 @@ const CALL_EVERY: Duration = Duration::from_secs(2);
 /// Controllers write a heartbeat every second: a longer gap in the log's own time means that none ran.
 const COLD: SignedDuration = SignedDuration::from_secs(5);
 
+/// An older entry is missing because it was purged: no server loses so much.
+const LONGEST_LOSS: SignedDuration = SignedDuration::from_hours(1);
+
 /// What a look at the log found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -57,6 +60,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
                         seen = now;
                     }
                 }
+                () = core.suspicion.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -77,7 +81,7 @@ async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, N
     if created.replace(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
         return Ok(Verdict::Lost);
     }
-    let retention = core.timing.retention;
+    let kept = core.timing.retention.min(LONGEST_LOSS);
     for anchor in core.view.anchors() {
         if let Some(found) = core.nats.get(StreamName::State, anchor.sequence).await? {
             let same = (&found.subject, found.time) == (&anchor.subject, anchor.time);
@@ -90,7 +94,7 @@ async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, N
             None => {
                 let now = core.view.read(plane_core::world::World::time).unwrap_or(anchor.time);
                 // What ended long ago is purged.
-                if now.duration_since(anchor.time) < retention {
+                if now.duration_since(anchor.time) < kept {
                     return Ok(Verdict::Lost);
                 }
             }

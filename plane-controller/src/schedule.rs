@@ -30,6 +30,8 @@ const BUDGET: Duration = Duration::from_millis(7500);
 const DRONE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A controller that has just started waits this long for the drones' signs of life before it says that there are none.
 const FIRST_SIGNS: Duration = Duration::from_secs(5);
+/// A sign of life that was sent before a request may be read after it by this much.
+const NEXT_SIGN: Duration = Duration::from_millis(300);
 /// The label that the cluster's own name server has by default.
 const NAME_SERVER_LABEL: &str = "ns1";
 /// The variable that tells a container the fencing token of its lock.
@@ -322,6 +324,7 @@ impl Decision<'_> {
             let accepts = self.core.view.read(|world| {
                 world.drone(&self.request.cluster, &drone).is_some_and(|known| known.has_feature("accept"))
             });
+            tracing::debug!(%drone, backend = %self.backend, "asking the drone");
             match self.ask(&drone, accepts, deadline).await {
                 Said::Accepted if accepts => return Ok(self.scheduled(drone)),
                 Said::Accepted => return self.accept_for(drone).await,
@@ -478,7 +481,7 @@ impl Decision<'_> {
 
     async fn first_drone(&mut self, deadline: Instant) -> Option<DroneId> {
         let mut news = self.core.drones.news();
-        let patience = (self.core.started + FIRST_SIGNS).min(deadline);
+        let patience = (self.core.started + FIRST_SIGNS).max(Instant::now() + NEXT_SIGN).min(deadline);
         loop {
             let passed = match self.place() {
                 Ok(drone) => return Some(drone),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 mod connect;
 mod jetstream;
+mod purge;
 mod replay;
 mod serve;
 mod streams;

@@ -21,6 +21,11 @@ use std::{
 /// How long the harness waits for something that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Keys of `[scheduler]` with which a drone is given up within seconds.
+pub const QUICK_SCHEDULER: &str = "silent_secs = 2\nfence_secs = 3\nlost_secs = 5\nabandon_secs = 20\n";
+/// The keys of `[agent]` that go with them.
+pub const QUICK_AGENT: &str = "lease_secs = 1\nfence_secs = 3\n";
+
 /// A running Plane; everything of it ends with this value, containers too.
 #[derive(Debug)]
 pub struct Cluster {
@@ -299,6 +304,16 @@ impl Cluster {
             lines.push(serde_json::from_slice(&entry.payload)?);
         }
         Ok(lines)
+    }
+
+    /// Ends a backend through the API and waits until the public history says so.
+    ///
+    /// # Errors
+    /// Where it does not end.
+    pub async fn end(&self, backend: &BackendId) -> Result<()> {
+        let request = TerminateRequest { cluster_id: self.name.clone(), backend_id: backend.clone() };
+        self.client.request(&request, PATIENCE).await?;
+        self.wait_for(backend, BackendState::Terminated).await.map(|_| ())
     }
 
     /// The containers of this cluster, running or not, as `docker ps` shows them in `format`.

@@ -45,7 +45,10 @@ impl Daemon {
     pub fn start(&mut self) -> Result<()> {
         std::fs::write(&self.log, "")?;
         let mut command = Command::new(binary(self.program)?);
-        command.arg(&self.config).env("RUST_LOG", "info,plane_core=debug,plane_drone=debug").env("NO_COLOR", "1");
+        command
+            .arg(&self.config)
+            .env("RUST_LOG", "info,plane_core=debug,plane_controller=debug,plane_drone=debug")
+            .env("NO_COLOR", "1");
         self.process = Some(Process::start(self.program, command, &self.log)?);
         Ok(())
     }

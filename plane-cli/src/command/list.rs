@@ -11,7 +11,7 @@ use plane_core::{
 use serde::Serialize;
 use std::net::IpAddr;
 
-async fn world(nats: &Nats) -> Result<World, Failure> {
+pub(crate) async fn world(nats: &Nats) -> Result<World, Failure> {
     let mut replay = nats.replay(StreamName::State, "state.>").await?;
     let mut world = World::default();
     while let Event::Entry(entry) = replay.next().await {

@@ -1,0 +1,216 @@
+//! What operators rely on: draining, drones and controllers that die, a log that is lost, limits that are kept.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use futures_util::future::join_all;
+use plane_core::{
+    id::{BackendId, DroneId},
+    message::{
+        backend::BackendState,
+        drone::{DrainRequest, DroneState},
+        schedule::{ScheduleRequest, ScheduleResponse},
+    },
+    nats::{Event, NatsError, StreamName},
+    world::World,
+};
+use plane_dev::harness::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings, get, websocket, wire};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+fn quick(controllers: usize, drones: usize) -> Settings {
+    let (agent, scheduler) = (QUICK_AGENT.to_owned(), QUICK_SCHEDULER.to_owned());
+    Settings { controllers, drones, agent, scheduler, ..Settings::default() }
+}
+
+async fn world(cluster: &Cluster) -> World {
+    let mut replay = cluster.client.replay(StreamName::State, "state.>").await.unwrap();
+    let mut world = World::default();
+    while let Event::Entry(entry) = replay.next().await {
+        world.apply(&entry).unwrap();
+    }
+    world
+}
+
+async fn drain(cluster: &Cluster, drone: &DroneId, drain: bool) {
+    let request = DrainRequest { drone: drone.clone(), cluster: cluster.name.clone(), drain };
+    cluster.client.request(&request, PATIENCE).await.unwrap();
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn draining_is_begun_and_cancelled_at_will() {
+    let mut cluster = Cluster::start_as(quick(2, 1)).await.unwrap();
+    let drone = cluster.drones[0].id.clone();
+    let running = cluster.ready().await.unwrap();
+    let _socket = websocket(cluster.drones[0].proxy, &cluster.name, &running, "/ws").await.unwrap();
+    for round in 0..5 {
+        drain(&cluster, &drone, true).await;
+        let request = cluster.request(300, &[]);
+        let answer = cluster.client.request(&request, PATIENCE).await.unwrap();
+        assert_eq!(answer, ScheduleResponse::NoDroneAvailable);
+        if round == 2 {
+            // Also over a restart of the drone.
+            cluster.drones[0].daemon.kill();
+            cluster.drones[0].restart().await.unwrap();
+            cluster.drones[0].daemon.logged("announced").await.unwrap();
+            let answer = cluster.client.request(&request, PATIENCE).await.unwrap();
+            assert_eq!(answer, ScheduleResponse::NoDroneAvailable);
+        }
+        drain(&cluster, &drone, false).await;
+        let backend = cluster.ready().await.unwrap();
+        cluster.end(&backend).await.unwrap();
+    }
+    let answer = get(cluster.drones[0].proxy, &cluster.name, &running, "/").await.unwrap();
+    assert!(answer.status.is_success());
+    drain(&cluster, &drone, true).await;
+    cluster.end(&running).await.unwrap();
+    until("the drone is drained", async || {
+        world(&cluster).await.drone(&cluster.name, &drone).unwrap().state().unwrap().state == DroneState::Drained
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn equal_drones_get_equal_shares_and_one_that_dies_is_done_without() {
+    let mut cluster = Cluster::start_as(quick(2, 3)).await.unwrap();
+    let request = cluster.request(300, &[]);
+    let spawned = join_all((0..30).map(|_| cluster.schedule(&request))).await;
+    let mut shares: HashMap<DroneId, usize> = HashMap::new();
+    for scheduled in spawned {
+        *shares.entry(scheduled.unwrap().1).or_default() += 1;
+    }
+    assert!(shares.len() == 3 && shares.values().all(|share| (8..=12).contains(share)), "{shares:?}");
+    cluster.drones[0].daemon.kill();
+    let dead = cluster.drones[0].id.clone();
+    for _ in 0..10 {
+        let began = Instant::now();
+        let (_, drone) = cluster.schedule(&request).await.unwrap();
+        assert!(drone != dead && began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn two_of_three_controllers_may_die() {
+    let mut cluster = Cluster::start_as(quick(3, 2)).await.unwrap();
+    let request = cluster.request(300, &[]);
+    let spawned = join_all((0..6).map(|_| cluster.schedule(&request))).await;
+    for scheduled in spawned {
+        cluster.wait_for(&scheduled.unwrap().0, BackendState::Ready).await.unwrap();
+    }
+    assert_eq!(cluster.containers("{{.ID}}").len(), 6);
+    let locked = ScheduleRequest { lock: Some("l".parse().unwrap()), ..request.clone() };
+    let (held, drone) = cluster.schedule(&locked).await.unwrap();
+    cluster.controllers[0].kill();
+    cluster.controllers[1].kill();
+    for _ in 0..3 {
+        cluster.schedule(&request).await.unwrap();
+        assert_eq!(cluster.schedule(&locked).await.unwrap(), (held.clone(), drone.clone()));
+    }
+    let other = ScheduleRequest { lock: Some("other".parse().unwrap()), ..request };
+    assert_ne!(cluster.schedule(&other).await.unwrap().0, held);
+}
+
+#[tokio::test]
+async fn what_runs_is_known_again_after_the_log_was_deleted() {
+    for restart in [false, true] {
+        let mut cluster = Cluster::start_as(quick(2, 2)).await.unwrap();
+        let free = cluster.ready_many(3).await.unwrap();
+        let request = ScheduleRequest { lock: Some("l".parse().unwrap()), ..cluster.request(300, &[]) };
+        let (held, drone) = cluster.schedule(&request).await.unwrap();
+        cluster.wait_for(&held, BackendState::Ready).await.unwrap();
+        if restart {
+            cluster.controllers.iter_mut().for_each(plane_dev::harness::Daemon::kill);
+        }
+        let deleted = wire::request(&cluster.nats.url(), "$JS.API.STREAM.DELETE.plane_state", b"").await.unwrap();
+        assert!(deleted.contains("\"success\":true"), "{deleted}");
+        for controller in cluster.controllers.iter_mut().filter(|_| restart) {
+            controller.start().unwrap();
+        }
+        let known = async |backend: &BackendId| match cluster.client.info(StreamName::State).await {
+            Ok(Some(_)) => world(&cluster).await.backend(&cluster.name, backend).is_some_and(|b| b.is_accepted()),
+            _ => false,
+        };
+        for backend in free.iter().chain([&held]) {
+            until("a running backend is known again", async || known(backend).await).await;
+        }
+        let began = Instant::now();
+        let again = loop {
+            match cluster.schedule(&request).await {
+                Ok(scheduled) => break scheduled,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+        };
+        assert_eq!(again, (held.clone(), drone));
+        assert_eq!(cluster.containers("{{.ID}}").len(), 4);
+        for backend in free.iter().chain([&held]) {
+            let last = cluster.history_until(backend, BackendState::Ready).await.unwrap().pop().unwrap();
+            assert_eq!(last.state, BackendState::Ready);
+        }
+    }
+}
+
+#[tokio::test]
+async fn capacity_labels_and_memory_are_kept_to() {
+    let mut cluster = Cluster::start_as(Settings { drones: 0, ..quick(1, 0) }).await.unwrap();
+    let small = "[agent.capacity]\nmax_backends = 3\nmemory_bytes = 100000000\n[agent.labels]\nzone = \"1\"\n";
+    cluster.add_drone(&format!("{QUICK_AGENT}{small}")).await.unwrap();
+    cluster.drones[0].daemon.logged(" registered").await.unwrap();
+    let elsewhere = ScheduleRequest {
+        require_labels: BTreeMap::from([("zone".to_owned(), "2".to_owned())]),
+        ..cluster.request(300, &[])
+    };
+    let asked = async |request: &ScheduleRequest| cluster.client.request(request, PATIENCE).await.unwrap();
+    assert_eq!(asked(&elsewhere).await, ScheduleResponse::NoDroneAvailable);
+    let mut big = ScheduleRequest {
+        require_labels: BTreeMap::from([("zone".to_owned(), "1".to_owned())]),
+        ..cluster.request(300, &[])
+    };
+    big.executable.resource_limits.memory_limit_bytes = std::num::NonZeroU64::new(60_000_000);
+    let ScheduleResponse::Scheduled { backend_id: first, .. } = asked(&big).await else { panic!("it fits") };
+    assert_eq!(asked(&big).await, ScheduleResponse::NoDroneAvailable);
+    let plain = cluster.request(300, &[]);
+    let answers = join_all((0..6).map(|_| asked(&plain))).await;
+    let taken = answers.iter().filter(|answer| matches!(answer, ScheduleResponse::Scheduled { .. })).count();
+    assert_eq!(taken, 2, "{answers:?}");
+    cluster.wait_for(&first, BackendState::Ready).await.unwrap();
+    cluster.end(&first).await.unwrap();
+    until("there is room again", async || matches!(asked(&big).await, ScheduleResponse::Scheduled { .. })).await;
+}
+
+#[tokio::test]
+async fn what_ended_is_forgotten_and_purged_after_the_retention_time() {
+    let scheduler = format!("{QUICK_SCHEDULER}retention_secs = 3\n");
+    let cluster = Cluster::start_as(Settings { scheduler, ..quick(2, 1) }).await.unwrap();
+    let kept = cluster.ready().await.unwrap();
+    let request = ScheduleRequest {
+        lock: Some("l".parse().unwrap()),
+        backend_id: Some(format!("again-{}", BackendId::random().as_str()[..8].to_owned()).parse().unwrap()),
+        ..cluster.request(300, &[])
+    };
+    let (ended, _) = cluster.schedule(&request).await.unwrap();
+    cluster.wait_for(&ended, BackendState::Ready).await.unwrap();
+    let again = cluster.client.request(&ScheduleRequest { lock: None, ..request.clone() }, PATIENCE).await;
+    assert!(matches!(again, Err(NatsError::Fault(fault)) if fault.message.contains("in use")));
+    cluster.end(&ended).await.unwrap();
+    for (stream, subject) in [
+        (StreamName::State, format!("state.cluster.*.backend.{ended}.>")),
+        (StreamName::State, "state.cluster.*.lock.*".to_owned()),
+        (StreamName::Status, format!("backend.{ended}.status")),
+        (StreamName::Logs, format!("backend.{ended}.log")),
+    ] {
+        until("nothing is left", async || cluster.client.last(stream, &subject).await.unwrap().is_none()).await;
+    }
+    assert!(world(&cluster).await.backend(&cluster.name, &kept).unwrap().is_accepted());
+    // The drone remembers the id for longer, and refuses it.
+    let (fresh, _) = cluster.schedule(&ScheduleRequest { backend_id: None, ..request }).await.unwrap();
+    cluster.wait_for(&fresh, BackendState::Ready).await.unwrap();
+}

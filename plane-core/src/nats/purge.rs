@@ -1,0 +1,37 @@
+//! Taking out of the streams what is forgotten.
+
+use super::{Nats, NatsError, StreamName};
+use crate::{
+    message::backend::{LogLine, PublicStatus},
+    world::Forgotten,
+};
+
+impl Nats {
+    /// Takes out of the streams what was forgotten: of a backend its public history and its lines of log, then the
+    /// entries of the state log. False where another has done it already. What an interruption leaves is forgotten, and
+    /// can be purged, again.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer.
+    pub async fn purge_forgotten(&self, forgotten: &Forgotten) -> Result<bool, NatsError> {
+        let Some(last) = forgotten.sequences.last() else { return Ok(false) };
+        if self.get(StreamName::State, *last).await?.is_none() {
+            return Ok(false);
+        }
+        if let Some(backend) = &forgotten.backend {
+            let subjects = [
+                (StreamName::Status, PublicStatus::subject_of(backend)),
+                (StreamName::Logs, LogLine::subject_of(backend)),
+            ];
+            for (stream, subject) in subjects {
+                if let Some(newest) = self.last(stream, &subject).await? {
+                    self.purge(stream, &subject, newest.sequence).await?;
+                }
+            }
+        }
+        for sequence in &forgotten.sequences {
+            self.delete(StreamName::State, *sequence).await?;
+        }
+        Ok(true)
+    }
+}
