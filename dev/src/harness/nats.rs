@@ -13,6 +13,7 @@ use std::{
 /// A running server. Its store lives as long as this value.
 #[derive(Debug)]
 pub struct NatsServer {
+    program: PathBuf,
     folder: tempfile::TempDir,
     process: Option<Process>,
     port: u16,
@@ -33,7 +34,7 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start_on(port: u16) -> Result<Self> {
-        let mut server = Self::not_started()?;
+        let mut server = Self::not_started(program())?;
         server.launch(&if port == 0 { "-1".to_owned() } else { port.to_string() }).await?;
         Ok(server)
     }
@@ -43,14 +44,23 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start_configured(config: &str) -> Result<Self> {
-        let mut server = Self::not_started()?;
+        Self::start_program(program(), config).await
+    }
+
+    /// Starts one as a member of a cluster, which the configuration says, of a version that can be.
+    pub(super) async fn start_member(config: &str) -> Result<Self> {
+        Self::start_program(cluster_program(), config).await
+    }
+
+    async fn start_program(program: PathBuf, config: &str) -> Result<Self> {
+        let mut server = Self::not_started(program)?;
         std::fs::write(server.config_file(), config)?;
         server.launch("-1").await?;
         Ok(server)
     }
 
-    fn not_started() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()?, process: None, port: 0, monitor: None })
+    fn not_started(program: PathBuf) -> Result<Self> {
+        Ok(Self { program, folder: tempfile::tempdir()?, process: None, port: 0, monitor: None })
     }
 
     fn config_file(&self) -> PathBuf {
@@ -61,7 +71,7 @@ impl NatsServer {
         let ports = self.folder.path().join("ports");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir_all(&ports)?;
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         if self.config_file().exists() {
             command.arg("-c").arg(self.config_file());
         }
@@ -139,6 +149,14 @@ impl NatsServer {
         self.kill();
         self.launch(&self.port.to_string()).await
     }
+}
+
+/// The program of servers that form a cluster, where an old one would take two writes of which one may win: what
+/// `dev/setup` has put beside the build, else `PLANE_NATS_SERVER`.
+fn cluster_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let found = own.ancestors().map(|folder| folder.join("tools/bin/nats-server")).find(|file| file.is_file());
+    found.unwrap_or_else(program)
 }
 
 /// The server's program. Debian keeps daemons where users do not look.

@@ -34,7 +34,7 @@ impl NatsCluster {
         let routes = free_addresses(count)?;
         let nodes = (0..count).map(|number| {
             let config = node_config(number, &routes);
-            async move { NatsServer::start_configured(&config).await }
+            async move { NatsServer::start_member(&config).await }
         });
         let cluster = Self { nodes: try_join_all(nodes).await? };
         cluster.wait_until_it_takes_streams().await?;

@@ -19,6 +19,10 @@ use jiff::Timestamp;
 use std::{fmt, future::IntoFuture, time::Duration};
 use tokio::sync::watch;
 
+/// The first version in which the expected sequence of a subject counts for streams with several replicas: before, of
+/// two writes at one time both were taken (<https://github.com/nats-io/nats-server/issues/4320>).
+const SAFE_IN_CLUSTERS: (i64, i64, i64) = (2, 9, 21);
+
 /// A connection to NATS servers.
 pub(super) struct JetStream {
     pub(super) client: async_nats::Client,
@@ -197,6 +201,17 @@ impl Transport for JetStream {
         let made = self.context.get_or_create_stream(config.to_server()).await;
         let mut stream = made.map_err(|e| NatsError::other(format!("stream {name}"), e))?;
         let found = stream.info().await.map_err(|e| NatsError::other(name, e))?;
+        let (major, minor, patch) = SAFE_IN_CLUSTERS;
+        if found.config.num_replicas > 1 && !self.client.is_server_compatible(major, minor, patch) {
+            let version = self.client.server_info().version;
+            return Err(NatsError::other(
+                format!("stream {name}"),
+                format!(
+                    "it has several replicas, and nats-server {version} lets two writers of one be first: \
+                     expected {major}.{minor}.{patch} or later on every server"
+                ),
+            ));
+        }
         Ok(config.drift(&found.config))
     }
 
