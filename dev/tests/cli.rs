@@ -69,3 +69,59 @@ async fn errors_say_what_to_do_next() {
     assert!(fails(&cluster, &["spawn", name, "i"]).await.contains("no drone"));
     json(&cluster, &["drain", name, drone, "--cancel"]).await;
 }
+
+#[tokio::test]
+async fn operators_wait_for_drained_drones_and_look_into_the_log() {
+    let cluster = Cluster::start().await.unwrap();
+    let (name, image, drone) = (cluster.name.as_str(), cluster.image(), cluster.drones[0].id.as_str());
+    let spawn = ["spawn", name, image, "--pull", "never", "--wait", "--lock", "a lock"];
+    let backend = json(&cluster, &spawn).await[0]["Scheduled"]["backend_id"].as_str().unwrap().to_owned();
+    let draining = ["drain", name, drone, "--wait"];
+    let drained = plane(&cluster, &draining);
+    tokio::pin!(drained);
+    // Nobody is drained while a backend runs; the status that says so comes with the drain.
+    let states = async {
+        while json(&cluster, &["list-drones", name]).await[0][0]["state"] != "Draining" {}
+        json(&cluster, &["terminate", name, &backend]).await;
+    };
+    let done = tokio::select! { done = &mut drained => panic!("{done:?}"), () = states => drained.await };
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success() && said.ends_with("is drained\n"), "{said}");
+    json(&cluster, &["drain", name, drone, "--cancel"]).await;
+
+    let over = fails(&cluster, &["terminate", name, &backend]).await;
+    assert!(over.contains("it became Terminated at ") && over.contains("plane logs"), "{over}");
+    let over = fails(&cluster, &["mark-backend-lost", &backend]).await;
+    assert!(over.contains("Terminated"), "{over}");
+    assert!(fails(&cluster, &["mark-backend-lost", "nobody"]).await.contains("nobody"));
+
+    let dump = plane(&cluster, &["dump-state"]).await.stdout;
+    let dump: Value = serde_json::from_slice(&dump).unwrap();
+    let known = &dump["clusters"][name];
+    assert_eq!(known["backends"][&backend]["state"], "Terminated");
+    assert_eq!(known["locks"]["a lock"]["backend"], Value::Null);
+    assert_eq!(known["drones"][drone]["features"], serde_json::json!(["accept", "lease"]));
+    let entries = json(&cluster, &["stream-state", "--snapshot"]).await;
+    let subjects: Vec<_> = entries.iter().map(|entry| entry["subject"].as_str().unwrap()).collect();
+    assert!(subjects.iter().any(|subject| subject.ends_with(&format!("{backend}.state.Terminated"))), "{subjects:?}");
+    assert_eq!(json(&cluster, &["cleanup"]).await[0]["backends"], 0);
+}
+
+#[tokio::test]
+async fn a_backend_is_lost_only_if_its_drone_does_not_answer() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let name = cluster.name.to_string();
+    let backend = cluster.ready().await.unwrap();
+    let refused = fails(&cluster, &["mark-backend-lost", backend.as_str()]).await;
+    assert!(refused.contains("its drone answers"), "{refused}");
+    cluster.wait_for(&backend, plane_core::message::backend::BackendState::Terminated).await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    cluster.drones[0].daemon.kill();
+    let silent = fails(&cluster, &["terminate", &name, backend.as_str()]).await;
+    assert!(silent.contains("does not answer; it was last Ready"), "{silent}");
+    json(&cluster, &["mark-backend-lost", backend.as_str()]).await;
+    cluster.wait_for(&backend, plane_core::message::backend::BackendState::Lost).await.unwrap();
+    // What the log has as final, its drone ends.
+    cluster.drones[0].restart().await.unwrap();
+    cluster.container_gone(&backend).await.unwrap();
+}

@@ -51,7 +51,9 @@ async fn register(core: &Core, request: RegisterRequest) -> Answer<bool> {
     let entry = StateEntry::drone(cluster.clone(), drone_id.clone(), message);
     let last = core.nats.last(StreamName::State, &entry.subject()).await.map_err(|e| unavailable(&e))?;
     let known = last.as_ref().and_then(|stored| serde_json::from_slice::<StateEntry>(&stored.payload).ok());
-    if known.as_ref() == Some(&entry) {
+    // Where the drone was forgotten and its entries are not purged yet, they are about to be: they are written anew.
+    let is_known = core.view.read(|world| world.drone(&cluster, &drone_id).is_some_and(|drone| drone.meta.is_some()));
+    if is_known && known.as_ref() == Some(&entry) {
         return Ok(true);
     }
     let expected = last.map_or(0, |stored| stored.sequence);

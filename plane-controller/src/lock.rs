@@ -63,3 +63,6 @@ fn holds(backend: &Backend, lock: &LockName, holder: &Holder) -> bool {
 pub fn may_free(backend: &Backend, lock: &LockName, holder: &Holder) -> bool {
     backend.has_ended() || backend.is_withdrawn() || !holds(backend, lock, holder)
 }
+
+#[cfg(test)]
+mod tests;

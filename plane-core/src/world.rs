@@ -10,7 +10,7 @@ mod view;
 mod tests;
 
 pub use forget::Forgotten;
-pub use view::{Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lock, Reached, StateSeen};
+pub use view::{Assigned, Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lock, Reached, StateSeen};
 
 use crate::{
     id::{BackendId, ClusterName, DroneId, LockName},
@@ -20,7 +20,6 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
-pub use view::Assigned;
 
 /// An entry as it stands in the log.
 #[derive(Debug, Clone)]
@@ -173,14 +172,13 @@ impl World {
 impl Cluster {
     fn reduce_drone(&mut self, name: ClusterName, entry: DroneEntry, sequence: u64, time: Timestamp) -> Change {
         let drone = self.drones.entry(entry.drone.clone()).or_default();
-        drone.newest = drone.newest.max(Some(time));
         let change = match entry.message {
             DroneMessage::Metadata { ip, version, git_hash, features } => {
                 drone.meta = Some(DroneMeta { ip, version, git_hash, features, sequence });
                 Change::Drone(name, entry.drone.clone())
             }
             DroneMessage::State { timestamp, state } => {
-                drone.reach(Reached { state, timestamp, sequence });
+                drone.reach(Reached { state, timestamp, sequence }, time);
                 Change::Drone(name, entry.drone.clone())
             }
             DroneMessage::KeepAlive { timestamp } => {
@@ -199,7 +197,6 @@ impl Cluster {
             Some(backend) => backend,
             None => self.backends.entry(id.clone()).or_default(),
         };
-        backend.newest = backend.newest.max(Some(time));
         match message {
             BackendMessage::Assignment(assignment) => {
                 let Assignment { drone, bearer_token, lock, accepted, withdrawn, memory_bytes, cpu_percent, .. } =
@@ -218,7 +215,7 @@ impl Cluster {
                     time,
                 });
             }
-            BackendMessage::State(reached) => backend.reach(reached, sequence),
+            BackendMessage::State(reached) => backend.reach(reached, sequence, time),
         }
         self.list(id);
     }

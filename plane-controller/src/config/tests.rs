@@ -87,3 +87,18 @@ fn unknown_keys_are_refused_at_every_level() {
         assert!(text.contains(&format!(": {section}.odd: unknown key")), "{text}");
     }
 }
+
+#[test]
+fn each_deadline_is_later_than_the_one_before_it() {
+    let with = |name: &str, value: &str| {
+        read(&[NATS_HOSTS, (&format!("PLANE_SCHEDULER__{name}"), value)]).map(|config| config.scheduler.unwrap())
+    };
+    assert_eq!(with("LOST_SECS", "50").unwrap().timing().lost, std::time::Duration::from_secs(50));
+    for (name, value) in [("SILENT_SECS", "45"), ("FENCE_SECS", "60"), ("LOST_SECS", "45"), ("ABANDON_SECS", "60")] {
+        let fault = with(name, value).unwrap_err();
+        assert!(fault.contains(&format!("scheduler.{}", name.to_lowercase())) && fault.contains(value), "{fault}");
+    }
+    assert!(with("STREAM_STORAGE", "tape").unwrap_err().contains("file or memory"));
+    assert_eq!(with("STREAM_STORAGE", "memory").unwrap().stream_storage, Storage::Memory);
+    assert!(with("STATE_MAX_BYTES", "1").unwrap_err().contains("scheduler.state_max_bytes"));
+}

@@ -4,7 +4,7 @@ use super::*;
 use crate::message::{
     backend::BackendState,
     drone::DroneState,
-    state::{Millis, ReachedState},
+    state::{HeldLock, Holder, Lease, Millis, ReachedState},
 };
 use proptest::prelude::*;
 
@@ -59,42 +59,146 @@ fn an_entry_on_another_subject_than_its_own_is_refused() {
     assert!(World::default().apply(&stray).is_err());
 }
 
+const RETENTION: SignedDuration = SignedDuration::from_secs(20);
+
+fn cluster() -> ClusterName {
+    "plane.test".parse().unwrap()
+}
+
+/// Entries as controllers and drones write them: a backend's id is used again only if nothing of it ever ran (`w`), and
+/// a drone that may be gone (`g`) does not come back.
 fn any_entry() -> impl Strategy<Value = StateEntry> {
-    let cluster = || "plane.test".parse::<ClusterName>().unwrap();
     let drone = prop::sample::select(vec!["d1", "d2"]);
+    let assignment = |ids: Vec<&'static str>, withdrawn: BoxedStrategy<bool>| {
+        let drone = prop::sample::select(vec!["d1", "d2"]);
+        let memory = prop::option::of(0..9_u64);
+        (prop::sample::select(ids), drone, any::<bool>(), withdrawn, memory, any::<bool>()).prop_map(
+            |(id, drone, accepted, withdrawn, memory_bytes, locked)| {
+                let lock = locked.then(|| HeldLock { name: "l".parse().unwrap(), token: 1 });
+                let drone = drone.parse().unwrap();
+                let assignment = Assignment { accepted, withdrawn, memory_bytes, lock, ..Assignment::to(drone, None) };
+                StateEntry::backend(cluster(), id.parse().unwrap(), BackendMessage::Assignment(assignment))
+            },
+        )
+    };
     prop_oneof![
         (prop::sample::select(vec!["a", "b"]), prop::sample::select(BackendState::ALL.to_vec()), 0..9_i64)
             .prop_map(|(b, s, t)| state(b, s, t)),
-        (drone.clone(), prop::sample::select(DroneState::ALL.to_vec()), 0..9_i64).prop_map(
-            move |(d, state, timestamp)| {
-                StateEntry::drone(cluster(), d.parse().unwrap(), DroneMessage::State { timestamp, state })
-            }
-        ),
-        (drone, any::<bool>()).prop_map(move |(d, accepted)| {
-            let mut assignment = Assignment::to(d.parse().unwrap(), None);
-            assignment.accepted = accepted;
-            StateEntry::backend(cluster(), "a".parse().unwrap(), BackendMessage::Assignment(assignment))
+        (drone.clone(), 0..9_i64, any::<bool>()).prop_map(|(d, timestamp, ready)| {
+            let state = if ready { DroneState::Ready } else { DroneState::Draining };
+            StateEntry::drone(cluster(), d.parse().unwrap(), DroneMessage::State { timestamp, state })
         }),
+        prop::sample::select(DroneState::ALL.to_vec()).prop_map(|state| {
+            StateEntry::drone(cluster(), "g".parse().unwrap(), DroneMessage::State { timestamp: 1, state })
+        }),
+        (drone, any::<bool>()).prop_map(|(d, lost)| {
+            StateEntry::lease(cluster(), d.parse().unwrap(), 1, Lease { lost, ..Lease::default() })
+        }),
+        (prop::sample::select(vec!["l", "m"]), prop::option::of(0..9_u64)).prop_map(|(lock, token)| {
+            let holder = token.map(|token| Holder { backend: "a".parse().unwrap(), token });
+            StateEntry::lock(cluster(), LockEntry { lock: lock.parse().unwrap(), holder, last_token: Some(3) })
+        }),
+        assignment(vec!["a", "b"], Just(false).boxed()),
+        assignment(vec!["w"], any::<bool>().boxed()),
     ]
+}
+
+/// A log: entries that come some seconds after each other. States of backends, and of the drone that may be gone, are
+/// written once.
+fn any_log() -> impl Strategy<Value = Vec<Entry>> {
+    prop::collection::vec((any_entry(), 0..6_i64), 0..40).prop_map(|entries| {
+        let (mut time, mut written) = (0, std::collections::HashSet::new());
+        let numbered = entries.iter().zip(1..).map(|((message, pause), sequence)| {
+            time += pause;
+            Entry { time: Timestamp::from_second(time).unwrap(), ..entry(sequence, message) }
+        });
+        let is_new = |entry: &Entry| {
+            let once = entry.subject.contains(".state.") || entry.subject.contains(".drone.g.");
+            !once || written.insert(entry.subject.clone())
+        };
+        numbered.filter(is_new).collect()
+    })
+}
+
+fn forgetting(entries: &[Entry]) -> World {
+    let mut world = World::forgetting_after(RETENTION);
+    for entry in entries {
+        world.apply(entry).unwrap();
+    }
+    world
+}
+
+fn compacted(log: &[Entry]) -> Vec<Entry> {
+    let newest: BTreeMap<&str, &Entry> = log.iter().map(|entry| (entry.subject.as_str(), entry)).collect();
+    let mut compacted: Vec<Entry> = newest.into_values().cloned().collect();
+    compacted.sort_by_key(|entry| entry.sequence);
+    compacted
+}
+
+/// What follows from the backends is what a count of them gives.
+fn check_loads(world: &World) {
+    for (_, cluster) in world.clusters() {
+        let mut loads: BTreeMap<DroneId, Load> = BTreeMap::new();
+        for (id, backend) in cluster.backends().filter(|(_, backend)| backend.is_live()) {
+            let assigned = backend.assignment.as_ref().unwrap();
+            let load = loads.entry(assigned.drone.clone()).or_default();
+            load.backends.insert(id.clone());
+            load.memory_bytes += assigned.memory_bytes.unwrap_or(0);
+        }
+        for drone in ["d1", "d2"].map(|id| id.parse::<DroneId>().unwrap()) {
+            assert_eq!(cluster.load(&drone), loads.get(&drone));
+        }
+        let unaccepted = cluster.backends().filter(|(_, b)| b.is_live() && !b.is_accepted()).count();
+        assert_eq!(cluster.unaccepted().count(), unaccepted);
+    }
+}
+
+#[test]
+fn what_ended_is_forgotten_by_the_logs_time_alone() {
+    let at = |second, entry: Entry| Entry { time: Timestamp::from_second(second).unwrap(), ..entry };
+    let assignment = BackendMessage::Assignment(Assignment::to("d1".parse().unwrap(), None));
+    let assigned = StateEntry::backend(cluster(), "b".parse().unwrap(), assignment);
+    let mut world = forgetting(&[
+        at(0, entry(1, &assigned)),
+        at(1, entry(2, &state("b", BackendState::Swept, 1))),
+        at(9, entry(3, &state("b", BackendState::Ready, 1))),
+    ]);
+    let later = |sequence, second| at(second, entry(sequence, &state("c", BackendState::Loading, 1)));
+    world.apply(&later(4, 21)).unwrap();
+    assert!(world.backend(&cluster(), &"b".parse().unwrap()).is_some());
+    world.apply(&later(5, 22)).unwrap();
+    assert!(world.backend(&cluster(), &"b".parse().unwrap()).is_none());
+    let forgotten = world.take_forgotten();
+    // What says that it is over goes last.
+    assert_eq!(forgotten.iter().map(|one| one.sequences.clone()).collect::<Vec<_>>(), [[3, 1, 2]]);
 }
 
 proptest! {
     #[test]
-    fn the_compacted_log_gives_the_same_world(entries in prop::collection::vec(any_entry(), 0..40)) {
-        let log: Vec<Entry> = entries.iter().enumerate().map(|(i, e)| entry(i as u64 + 1, e)).collect();
-        let newest: BTreeMap<&str, &Entry> = log.iter().map(|e| (e.subject.as_str(), e)).collect();
-        let mut compacted: Vec<Entry> = newest.into_values().cloned().collect();
-        compacted.sort_by_key(|e| e.sequence);
-        prop_assert_eq!(world(&compacted), world(&log));
+    fn the_compacted_log_gives_the_same_world(log in any_log()) {
+        prop_assert_eq!(forgetting(&compacted(&log)), forgetting(&log));
+        prop_assert_eq!(world(&compacted(&log)), world(&log));
     }
 
     #[test]
-    fn a_repeated_entry_changes_nothing(entries in prop::collection::vec(any_entry(), 1..20)) {
-        let log: Vec<Entry> = entries.iter().enumerate().map(|(i, e)| entry(i as u64 + 1, e)).collect();
-        let mut again = world(&log);
-        for e in &log {
-            prop_assert_eq!(again.apply(e).unwrap(), Change::Nothing);
+    fn any_part_that_is_compacted_gives_the_same_world(log in any_log(), cut in 0..40_usize) {
+        let cut = cut.min(log.len());
+        let mut half = compacted(&log[..cut]);
+        half.extend_from_slice(&log[cut..]);
+        prop_assert_eq!(forgetting(&half), forgetting(&log));
+    }
+
+    #[test]
+    fn a_repeated_entry_changes_nothing(log in any_log()) {
+        let mut again = forgetting(&log);
+        for entry in &log {
+            prop_assert_eq!(again.apply(entry).unwrap(), Change::Nothing);
         }
-        prop_assert_eq!(again, world(&log));
+        prop_assert_eq!(again, forgetting(&log));
+    }
+
+    #[test]
+    fn loads_are_those_of_the_backends(log in any_log()) {
+        check_loads(&forgetting(&log));
     }
 }

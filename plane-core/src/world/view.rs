@@ -27,7 +27,7 @@ pub struct Cluster {
     pub(super) backends: HashMap<BackendId, Box<Backend>>,
     pub(super) loads: BTreeMap<DroneId, Load>,
     pub(super) unaccepted: BTreeSet<BackendId>,
-    /// What has ended, by the time of its newest entry.
+    /// What has ended, and when.
     pub(super) ended: BTreeSet<(Timestamp, BackendId)>,
     pub(super) gone: BTreeSet<(Timestamp, DroneId)>,
     pub(super) free: BTreeSet<(Timestamp, LockName)>,
@@ -53,7 +53,8 @@ pub struct Drone {
     pub keep_alive: Option<KeepAlive>,
     /// The newest entry of each state.
     pub(super) states: Vec<Reached<DroneState>>,
-    pub(super) newest: Option<Timestamp>,
+    /// When the log took the state that counts.
+    pub(super) since: Option<Timestamp>,
     /// Under which time it is listed as gone.
     pub(super) listed: Option<Timestamp>,
 }
@@ -106,7 +107,8 @@ pub struct Backend {
     pub assignment: Option<Assigned>,
     /// The states that it reached, by sequence.
     pub(super) states: Vec<StateSeen>,
-    pub(super) newest: Option<Timestamp>,
+    /// When the log took the final state that counts, which is never written again: age is counted from what stays.
+    pub(super) ended: Option<Timestamp>,
 }
 
 /// An assignment and where it stands.
@@ -192,9 +194,10 @@ impl Drone {
         self.keep_alive.as_ref().is_some_and(|keep_alive| keep_alive.lost)
     }
 
-    pub(super) fn reach(&mut self, reached: Reached<DroneState>) {
+    pub(super) fn reach(&mut self, reached: Reached<DroneState>, time: Timestamp) {
         self.states.retain(|before| before.state != reached.state);
         self.states.push(reached);
+        self.since = Some(time);
     }
 }
 
@@ -243,11 +246,20 @@ impl Backend {
         self.states.iter().map(|seen| seen.timestamp).max()
     }
 
-    pub(super) fn reach(&mut self, reached: ReachedState, sequence: u64) {
+    /// Since when nothing of it can run any more.
+    fn over_since(&self) -> Option<Timestamp> {
+        let withdrawn = self.assignment.as_ref().filter(|assigned| assigned.withdrawn);
+        self.ended.or_else(|| withdrawn.map(|assigned| assigned.time))
+    }
+
+    pub(super) fn reach(&mut self, reached: ReachedState, sequence: u64, time: Timestamp) {
         let ReachedState { state, timestamp, reason, exit_code } = reached;
         let detail = (reason.is_some() || exit_code.is_some()).then(|| Box::new(Detail { reason, exit_code }));
         self.states.retain(|seen| seen.state != state);
         self.states.push(StateSeen { state, timestamp, sequence, detail });
+        if state.is_final() && self.ended.is_none() {
+            self.ended = Some(time);
+        }
     }
 }
 
@@ -293,8 +305,8 @@ impl Cluster {
                 self.loads.remove(&drone);
                 self.note_drone(&drone);
             }
-        } else if let Some(newest) = backend.newest {
-            self.ended.remove(&(newest, id.clone()));
+        } else if let Some(since) = backend.over_since() {
+            self.ended.remove(&(since, id.clone()));
         }
     }
 
@@ -313,8 +325,8 @@ impl Cluster {
             if load.backends.len() == 1 {
                 self.note_drone(&drone);
             }
-        } else if let (Some(newest), true) = (backend.newest, backend.has_ended() || backend.is_withdrawn()) {
-            self.ended.insert((newest, id.clone()));
+        } else if let Some(since) = backend.over_since() {
+            self.ended.insert((since, id.clone()));
         }
     }
 
@@ -326,9 +338,9 @@ impl Cluster {
             self.gone.remove(&(listed, id.clone()));
         }
         let gone = drone.states.last().is_some_and(|s| matches!(s.state, DroneState::Lost | DroneState::Stopped));
-        if let (true, false, Some(newest)) = (gone, busy, drone.newest) {
-            drone.listed = Some(newest);
-            self.gone.insert((newest, id.clone()));
+        if let (true, false, Some(since)) = (gone, busy, drone.since) {
+            drone.listed = Some(since);
+            self.gone.insert((since, id.clone()));
         }
     }
 }
