@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use plane_core::{
     id::{BackendId, ClusterName},
     message::{
-        backend::{BackendState, PublicStatus},
+        backend::PublicStatus,
         schedule::{ScheduleRequest, ScheduleResponse},
         state::{EntryBody, StateEntry},
     },
@@ -236,7 +236,8 @@ impl Run {
             assert!(backends.len() <= 2, "{backends:?}");
         }
         settled(cluster).await;
-        let (entries, book) = (self.entries.lock().unwrap().clone(), self.book.lock().unwrap());
+        let entries = self.entries.lock().unwrap().clone();
+        let book = std::mem::take(&mut *self.book.lock().unwrap());
         check(&cluster.client, &entries, &book).await;
     }
 }

@@ -61,8 +61,10 @@ async fn the_commands_of_getting_started_work() {
 async fn the_requests_of_the_api_get_their_replies() {
     let cluster = Cluster::start().await.unwrap();
     let (name, token, id) = (cluster.name.as_str(), cluster.name.subject_token(), own_id());
+    let locked = own_id();
     let own = |text: &str| {
-        let text = text.replace("plane.test", name).replace("plane_test", &token).replace("docs-example", &id);
+        let text = text.replace("plane.test", name).replace("plane_test", &token);
+        let text = text.replace("docs-example", &id).replace("docs-locked", &locked);
         text.replace("example/app:1", cluster.image())
     };
     let mut subject: Option<(String, String)> = None;
@@ -79,7 +81,7 @@ async fn the_requests_of_the_api_get_their_replies() {
             exchanged += 1;
         }
     }
-    assert_eq!(exchanged, 3);
+    assert_eq!(exchanged, 5);
     let backend = id.parse().unwrap();
     cluster.wait_for(&backend, BackendState::Terminated).await.unwrap();
     cluster.container_gone(&backend).await.unwrap();
@@ -94,6 +96,18 @@ fn shape(value: &Value) -> Value {
         Value::String(_) => "a text".into(),
         other => other.clone(),
     }
+}
+
+#[test]
+fn the_fencing_example_lets_nobody_write_with_an_older_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, example) = blocks("guarantees.md").into_iter().find(|(info, _)| info == "python run").unwrap();
+    let save = |token: &str| {
+        let mut command = Command::new("python3");
+        command.args(["-c", &example]).env("PLANE_FENCING_TOKEN", token).current_dir(folder.path());
+        command.output().unwrap().status.success()
+    };
+    assert_eq!([save("7"), save("7"), save("9"), save("8"), save("9")], [true, true, true, false, true]);
 }
 
 #[test]

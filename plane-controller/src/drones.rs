@@ -25,7 +25,8 @@ const WRITERS: usize = 64;
 /// The drones that this controller has heard of itself.
 #[derive(Debug)]
 pub(crate) struct HeardDrones {
-    heard: Mutex<BTreeMap<ClusterName, BTreeMap<DroneId, Heard>>>,
+    /// Those of each cluster in the order of their ids, so that some can be drawn at random at no cost.
+    heard: Mutex<BTreeMap<ClusterName, Vec<Heard>>>,
     busy: Mutex<BTreeSet<(ClusterName, DroneId)>>,
     news: watch::Sender<u64>,
 }
@@ -46,8 +47,8 @@ impl Default for HeardDrones {
 }
 
 impl HeardDrones {
-    /// The drones of each cluster, by their newest sign of life.
-    pub(crate) fn heard(&self) -> MutexGuard<'_, BTreeMap<ClusterName, BTreeMap<DroneId, Heard>>> {
+    /// The drones of each cluster, with their newest sign of life.
+    pub(crate) fn heard(&self) -> MutexGuard<'_, BTreeMap<ClusterName, Vec<Heard>>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,17 +57,22 @@ impl HeardDrones {
     }
 
     fn note(&self, status: DroneStatus, now: Duration) {
-        self.heard()
-            .entry(status.cluster.clone())
-            .or_default()
-            .insert(status.drone_id.clone(), Heard { at: now, status });
+        let mut heard = self.heard();
+        let drones = heard.entry(status.cluster.clone()).or_default();
+        let place = drones.binary_search_by(|known| known.status.drone_id.cmp(&status.drone_id));
+        let newest = Heard { at: now, status };
+        match place {
+            Ok(index) => drones[index] = newest,
+            Err(index) => drones.insert(index, newest),
+        }
+        drop(heard);
         self.news.send_modify(|count| *count += 1);
     }
 
     /// Forgets drones that have been silent for long.
     pub(crate) fn forget_silent(&self, now: Duration, limit: Duration) {
         self.heard().retain(|_, drones| {
-            drones.retain(|_, heard| now.saturating_sub(heard.at) < limit);
+            drones.retain(|heard| now.saturating_sub(heard.at) < limit);
             !drones.is_empty()
         });
     }

@@ -3,6 +3,7 @@
 
 use crate::{
     Core, QUEUE_GROUP,
+    drones::Heard,
     intake::unavailable,
     lock::{Standing, standing},
     log::{self, Written},
@@ -16,6 +17,7 @@ use plane_core::{
         state::{Assignment, HeldLock, Holder, LockEntry},
     },
     nats::{NatsError, Serving},
+    world::Cluster,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -36,8 +38,11 @@ const NEXT_SIGN: Duration = Duration::from_millis(300);
 const NAME_SERVER_LABEL: &str = "ns1";
 /// The variable that tells a container the fencing token of its lock.
 const FENCING_TOKEN: &str = "PLANE_FENCING_TOKEN";
-/// Of more drones than this, so many drawn at random are looked at first, which finds one nearly as little loaded.
-const SAMPLE: usize = 64;
+/// Of more than twice as many drones, so many drawn at random are looked at first: the best of some is nearly as little
+/// loaded as the best of all (Mitzenmacher 2001, "The power of two choices").
+const SAMPLE: u64 = 16;
+/// A backend that was placed is read back from the log within this time, or never will be.
+const READ_BACK: Duration = Duration::from_secs(60);
 
 /// What this controller is deciding now.
 #[derive(Debug, Default)]
@@ -54,6 +59,7 @@ struct Placed {
     used: Use,
     /// The sequence of its assignment, once it has one.
     sequence: Option<u64>,
+    at: Instant,
 }
 
 impl Deciding {
@@ -500,52 +506,59 @@ impl Decision<'_> {
         let now = core.clock.boot();
         let since = core.pulse.beat(core).unwrap_or(now);
         let heard = core.drones.heard();
-        let drones = heard.get(cluster);
+        let drones = heard.get(cluster).map_or(&[][..], Vec::as_slice);
         let mut placed = core.deciding.placed();
         placed.remove(self.backend);
-        let chosen = core.view.read(|world| {
+        let chosen = core.view.read_with_leases(|world, leases| {
             placed.retain(|backend, placed| {
                 let read = world.backend(&placed.cluster, backend).and_then(|known| known.assignment.as_ref());
-                placed.sequence.is_none_or(|sequence| read.is_none_or(|assigned| assigned.sequence < sequence))
+                let awaited = |sequence| read.is_none_or(|assigned| assigned.sequence < sequence);
+                placed.sequence.is_none_or(awaited) && placed.at.elapsed() < READ_BACK
             });
             let mut in_flight: BTreeMap<&DroneId, Use> = BTreeMap::new();
             for placed in placed.values().filter(|placed| placed.cluster == *cluster) {
                 *in_flight.entry(&placed.drone).or_default() += placed.used;
             }
-            let known = world.cluster(cluster);
-            let candidate = |heard: &'_ crate::drones::Heard| {
-                let id = &heard.status.drone_id;
-                let drone = known.and_then(|known| known.drones.get(id)).filter(|drone| drone.meta.is_some())?;
-                let mut used = known.and_then(|known| known.load(id)).map_or_else(Use::default, |load| Use {
-                    backends: load.backends.len() as u64,
-                    memory_bytes: load.memory_bytes,
-                    cpu_percent: load.cpu_percent,
-                });
-                (core.rules.count)(&mut used, in_flight.get(id).copied().unwrap_or_default());
-                let leases = drone.has_feature("lease");
-                let read = core.view.lease_read(cluster, id);
-                let fresh = |at: Duration| now.saturating_sub(at.max(since)) < core.timing.silent;
-                let leased = !leases || (!drone.is_lost() && read.is_some_and(fresh));
-                Some((used, leases, leased && fresh(heard.at)))
-            };
-            let all = || drones.into_iter().flat_map(BTreeMap::values);
-            let count = all().count();
-            let view = |heard| {
-                let (used, leases, audible) = candidate(heard)?;
-                Some(Candidate { status: &heard.status, used, audible, leases })
-            };
+            let (known, leases) = (world.cluster(cluster), leases.get(cluster));
+            let fresh = |at: Duration| now.saturating_sub(at.max(since)) < core.timing.silent;
+            let view = |heard| candidate(heard, known, leases, &in_flight, core.rules.count, fresh);
             let chance = || core.chance.number();
+            let count = drones.len() as u64;
             if count > SAMPLE * 2 {
-                let first = usize::try_from(core.chance.below(count as u64)).unwrap_or(0);
-                let some = all().skip(first).chain(all()).take(SAMPLE).filter_map(view);
-                if let Ok(drone) = choose(some, self.request, &self.refused, chance) {
+                let draw = |_| drones.get(usize::try_from(core.chance.below(count)).unwrap_or(0));
+                if let Ok(drone) =
+                    choose((0..SAMPLE).filter_map(draw).filter_map(view), self.request, &self.refused, chance)
+                {
                     return Ok(drone);
                 }
             }
-            choose(all().filter_map(view), self.request, &self.refused, chance)
+            choose(drones.iter().filter_map(view), self.request, &self.refused, chance)
         })?;
         let (cluster, drone, used) = (cluster.clone(), chosen.clone(), Use::of(self.request));
-        placed.insert(self.backend.clone(), Placed { cluster, drone, used, sequence: None });
+        placed.insert(self.backend.clone(), Placed { cluster, drone, used, sequence: None, at: Instant::now() });
         Ok(chosen)
     }
+}
+
+/// A drone as placement sees it; `None` where it has not registered.
+fn candidate<'a>(
+    heard: &'a Heard,
+    known: Option<&Cluster>,
+    leases: Option<&BTreeMap<DroneId, Duration>>,
+    in_flight: &BTreeMap<&DroneId, Use>,
+    count: fn(&mut Use, Use),
+    fresh: impl Fn(Duration) -> bool,
+) -> Option<Candidate<'a>> {
+    let id = &heard.status.drone_id;
+    let drone = known?.drones.get(id).filter(|drone| drone.meta.is_some())?;
+    let mut used = known?.load(id).map_or_else(Use::default, |load| Use {
+        backends: load.backends.len() as u64,
+        memory_bytes: load.memory_bytes,
+        cpu_percent: load.cpu_percent,
+    });
+    count(&mut used, in_flight.get(id).copied().unwrap_or_default());
+    let leases_itself = drone.has_feature("lease");
+    let read = leases.and_then(|leases| leases.get(id)).copied();
+    let leased = !leases_itself || (!drone.is_lost() && read.is_some_and(&fresh));
+    Some(Candidate { status: &heard.status, used, audible: leased && fresh(heard.at), leases: leases_itself })
 }

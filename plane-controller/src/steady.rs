@@ -133,8 +133,8 @@ impl Grants {
         let heard: BTreeSet<(ClusterName, DroneId)> = {
             let heard = core.drones.heard();
             let fresh = heard.iter().flat_map(|(cluster, drones)| {
-                let fresh = drones.iter().filter(|(_, heard)| heard.at >= since);
-                fresh.map(|(drone, _)| (cluster.clone(), drone.clone()))
+                let fresh = drones.iter().filter(|heard| heard.at >= since);
+                fresh.map(|heard| (cluster.clone(), heard.status.drone_id.clone()))
             });
             fresh.collect()
         };

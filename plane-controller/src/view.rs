@@ -41,10 +41,13 @@ struct Reading {
     /// When the newest entry was read, on the boot clock.
     newest: Duration,
     /// When each drone's newest lease was read, on the boot clock; that of a drone that was given up does not count.
-    leases: BTreeMap<(ClusterName, DroneId), Duration>,
+    leases: Leases,
     /// Locks whose holder no entry speaks of, and since when.
     unexplained: BTreeMap<(ClusterName, LockName), Duration>,
 }
+
+/// When the newest lease of each drone was read, on the boot clock.
+pub(crate) type Leases = BTreeMap<ClusterName, BTreeMap<DroneId, Duration>>;
 
 /// An entry that was read, by which the log is recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +103,13 @@ impl View {
 
     /// When a drone's newest lease was read, on the boot clock.
     pub(crate) fn lease_read(&self, cluster: &ClusterName, drone: &DroneId) -> Option<Duration> {
-        self.reading().leases.get(&(cluster.clone(), drone.clone())).copied()
+        self.reading().leases.get(cluster)?.get(drone).copied()
+    }
+
+    /// Looks at when leases were read, together with the world. `look` must not wait for anything.
+    pub(crate) fn read_with_leases<T>(&self, look: impl FnOnce(&World, &Leases) -> T) -> T {
+        let world = self.world.read().unwrap_or_else(PoisonError::into_inner);
+        look(&world, &self.reading().leases)
     }
 
     /// The newest entries that were read, newest first.
@@ -133,6 +142,12 @@ impl View {
         let mut world = self.world.write().unwrap_or_else(PoisonError::into_inner);
         let change = world.apply(entry);
         let forgotten = world.take_forgotten();
+        let renewed = match &change {
+            Ok(Change::Lease(cluster, drone)) if world.drone(cluster, drone).is_some_and(|known| !known.is_lost()) => {
+                Some((cluster.clone(), drone.clone()))
+            }
+            _ => None,
+        };
         drop(world);
         let now = self.clock.boot();
         let mut reading = self.reading();
@@ -144,11 +159,8 @@ impl View {
             let Entry { subject, sequence, time, .. } = entry;
             reading.anchors.push_back(Anchor { subject: subject.clone(), sequence: *sequence, time: *time });
         }
-        if let Ok(Change::Lease(cluster, drone)) = &change {
-            let lost = self.read(|world| world.drone(cluster, drone).is_none_or(plane_core::world::Drone::is_lost));
-            if !lost {
-                reading.leases.insert((cluster.clone(), drone.clone()), now);
-            }
+        if let Some((cluster, drone)) = renewed {
+            reading.leases.entry(cluster).or_default().insert(drone, now);
         }
         drop(reading);
         self.read_to.send_replace(entry.sequence);

@@ -17,6 +17,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Backends that ended so lately are told too: the log may have lost it.
 const ENDED_TOLD: SignedDuration = SignedDuration::from_mins(10);
+/// It is told again so often in any case: what the log decided about a backend here, behind its drone's back, is found.
+const EVERY: Duration = Duration::from_secs(300);
 /// Calls that a lease remembers to have been answered.
 const ANSWERS: usize = 8;
 
@@ -32,10 +34,12 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
             patiently("announcing", || announce(&agent)).await;
             agent.add_answers(calls, ANSWERS);
             agent.lease_now.notify_one();
+            let due = tokio::time::Instant::now() + EVERY;
             loop {
                 tokio::select! {
                     biased;
                     () = agent.report.notified() => break,
+                    () = tokio::time::sleep_until(due) => break,
                     changed = connection.changed() => {
                         let now = *connection.borrow_and_update();
                         if changed.is_err() {

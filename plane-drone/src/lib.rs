@@ -86,7 +86,8 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let (routes, clock) = (Routes::default(), Clock::machine());
     let patience = config.agent.as_ref().map_or(Duration::ZERO, |agent| agent.timing().fence);
     let fence = Arc::new(Fence::closed(clock.clone(), patience));
-    prepare_routes(&store, &routes, &fence).await?;
+    let ways = Ways { routes: routes.clone(), fence: fence.clone() };
+    prepare_routes(&store, &ways).await?;
     if let Some(proxy) = &config.proxy {
         let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
         let started = Proxy::start(proxy, cluster, routes.clone(), patience, tasks).await;
@@ -96,7 +97,7 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let serving = async {
         let (connection, nats) = watch::channel(None);
         let drivers = match &config.agent {
-            Some(agent) => Some(take_up(config, agent, &drone, &store, &routes, &fence, nats, tasks).await?),
+            Some(agent) => Some(take_up(config, agent, &drone, &store, ways, nats, tasks).await?),
             None => None,
         };
         let prefix = format!("cluster.{}.{INBOX}", config.cluster_domain.subject_token());
@@ -118,8 +119,14 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
 }
 
+/// What requests pass on their way to a backend.
+struct Ways {
+    routes: Routes,
+    fence: Arc<Fence>,
+}
+
 /// What is known of backends before the engine has been asked: requests for those that ran wait, ended ones are told.
-async fn prepare_routes(store: &Store, routes: &Routes, fence: &Arc<Fence>) -> Result<(), StoreError> {
+async fn prepare_routes(store: &Store, Ways { routes, fence }: &Ways) -> Result<(), StoreError> {
     let since = Timestamp::now().saturating_sub(ENDED_REMEMBERED).unwrap_or(Timestamp::MIN);
     for backend in store.ended_since(since).await? {
         routes.close(&backend);
@@ -136,8 +143,7 @@ async fn take_up(
     agent: &AgentConfig,
     drone: &DroneId,
     store: &Store,
-    routes: &Routes,
-    fence: &Arc<Fence>,
+    Ways { routes, fence }: Ways,
     nats: watch::Receiver<Option<Nats>>,
     tasks: &Tasks,
 ) -> Result<Drivers, StoreError> {
@@ -148,11 +154,11 @@ async fn take_up(
         drone: drone.clone(),
         engine,
         store: store.clone(),
-        routes: routes.clone(),
+        routes,
         limits: Limits { load: agent.load_timeout(), ready: agent.ready_timeout() },
         nats,
         tasks: tasks.clone(),
-        fence: fence.clone(),
+        fence,
     })
     .await
 }

@@ -78,6 +78,11 @@ impl Process {
         tokio::time::timeout(deadline, ended).await.with_context(|| format!("{} still runs", self.name))?
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has printed so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -111,7 +116,7 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}
 
-/// A program of this workspace, brought up to date first, once a process.
+/// A program of this workspace, brought up to date first, once a process; `PLANE_DEV_BUILT` says that it is already.
 ///
 /// # Errors
 /// Where it does not build.
@@ -120,6 +125,9 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let profile = own.ancestors().find(|folder| folder.join("deps").is_dir()).context("no target folder")?;
     let built = BUILT.get_or_init(|| {
+        if std::env::var_os("PLANE_DEV_BUILT").is_some() {
+            return true;
+        }
         let packages = ["-p", "plane-controller", "-p", "plane-drone", "-p", "plane-cli"];
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--quiet", "--bins"]).args(packages).current_dir(env!("CARGO_MANIFEST_DIR"));

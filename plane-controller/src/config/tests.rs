@@ -93,7 +93,7 @@ fn each_deadline_is_later_than_the_one_before_it() {
     let with = |name: &str, value: &str| {
         read(&[NATS_HOSTS, (&format!("PLANE_SCHEDULER__{name}"), value)]).map(|config| config.scheduler.unwrap())
     };
-    assert_eq!(with("LOST_SECS", "50").unwrap().timing().lost, std::time::Duration::from_secs(50));
+    assert_eq!(with("LOST_SECS", "50").unwrap().timing().lost, Duration::from_secs(50));
     for (name, value) in [("SILENT_SECS", "45"), ("FENCE_SECS", "60"), ("LOST_SECS", "45"), ("ABANDON_SECS", "60")] {
         let fault = with(name, value).unwrap_err();
         assert!(fault.contains(&format!("scheduler.{}", name.to_lowercase())) && fault.contains(value), "{fault}");

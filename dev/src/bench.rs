@@ -1,0 +1,47 @@
+//! Benchmarks of the control plane: real NATS, real controllers, drones that answer at once. Each prints ratios to what
+//! it stands beside.
+
+mod drones;
+mod growth;
+mod replay;
+mod schedule;
+
+pub use growth::{Growth, growth};
+pub use replay::replay;
+pub use schedule::{controllers, schedule};
+
+use crate::harness::{Daemon, Process};
+use anyhow::{Context, Result};
+use std::time::Duration;
+
+/// Processor time that a process has used, in user and in kernel mode.
+fn processor_time(process: &Process) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
+    // The name in parentheses may hold spaces. Fields 14 and 15 (proc(5)) are the 12th and 13th behind it, in ticks of
+    // 10 ms.
+    let behind = stat.rsplit_once(") ").context("no name in stat")?.1;
+    let fields: Vec<&str> = behind.split(' ').collect();
+    let ticks = |index: usize| Ok::<u64, anyhow::Error>(fields.get(index).context("too few fields")?.parse()?);
+    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
+
+/// Memory of a process that is in use, in bytes.
+fn memory(process: &Process) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+}
+
+fn process(daemon: &Daemon) -> Result<&Process> {
+    daemon.process.as_ref().context("it does not run")
+}
+
+/// The value below which a share of all lies.
+fn percentile(sorted: &[Duration], share: f64) -> Duration {
+    let index = ((sorted.len() as f64 - 1.0) * share).round().max(0.0) as usize;
+    sorted.get(index).copied().unwrap_or_default()
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

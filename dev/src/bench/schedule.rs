@@ -1,0 +1,198 @@
+//! How many decisions controllers make, how long one takes, and what it costs.
+
+use super::{
+    drones::{Life, SimulatedDrones},
+    millis, percentile, process, processor_time,
+};
+use crate::harness::{Cluster, Settings};
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+use plane_core::{
+    message::{
+        drone::DroneState,
+        schedule::{ScheduleRequest, ScheduleResponse},
+        state::{Heartbeat, StateEntry},
+    },
+    nats::Nats,
+    task::Tasks,
+};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+const DRONES: usize = 50;
+/// Requests that are under way at once when throughput is measured.
+const UNDER_WAY: usize = 256;
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+async fn plane(controllers: usize, tasks: &Tasks) -> Result<(Cluster, SimulatedDrones, Nats)> {
+    let cluster = Cluster::start_as(Settings { controllers, drones: 0, ..Settings::default() }).await?;
+    let drones_side = cluster.nats.connect().await?;
+    let drones = SimulatedDrones::start(&drones_side, &cluster.name, DRONES, Life::Still, tasks).await?;
+    // Every controller has to have heard of the drones.
+    let load_side = cluster.nats.connect().await?;
+    let ready = format!("state.cluster.*.drone.*.status.{}", DroneState::Ready);
+    let mut replay = load_side.replay(plane_core::nats::StreamName::State, &ready).await?;
+    let mut seen = 0;
+    while seen < DRONES {
+        if let plane_core::nats::Event::Entry(entry) = replay.next().await {
+            seen += usize::from(serde_json::from_slice::<StateEntry>(&entry.payload).is_ok());
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    Ok((cluster, drones, load_side))
+}
+
+async fn decide(nats: &Nats, request: &ScheduleRequest) -> Result<Duration> {
+    let began = Instant::now();
+    match nats.request(request, ANSWER_LIMIT).await? {
+        ScheduleResponse::Scheduled { .. } => Ok(began.elapsed()),
+        ScheduleResponse::NoDroneAvailable => bail!("no drone available"),
+    }
+}
+
+/// Asks with so many at once for so long, and gives decisions a second.
+async fn throughput(nats: &Nats, request: &ScheduleRequest, lasts: Duration) -> Result<f64> {
+    let (began, count) = (Instant::now(), AtomicU64::new(0));
+    let askers = (0..UNDER_WAY).map(|_| async {
+        while began.elapsed() < lasts {
+            decide(nats, request).await?;
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok::<_, anyhow::Error>(())
+    });
+    try_join_all(askers).await?;
+    Ok(count.into_inner() as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Asks at a steady rate, however long answers take, and gives how long they took, in order of length.
+async fn latencies(
+    nats: &Nats,
+    request: &ScheduleRequest,
+    rate: f64,
+    lasts: Duration,
+    tasks: &Tasks,
+) -> Result<Vec<Duration>> {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let failed = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let mut asked = 0_u32;
+    while began.elapsed() < lasts {
+        let due = (began.elapsed().as_secs_f64() * rate) as u32;
+        while asked < due {
+            asked += 1;
+            let (nats, request, times, failed) = (nats.clone(), request.clone(), times.clone(), failed.clone());
+            tasks.spawn("ask", async move {
+                match decide(&nats, &request).await {
+                    Ok(took) => times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(took),
+                    Err(_) => {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let done = || times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len() as u64;
+    while done() + failed.load(Ordering::Relaxed) < asked.into() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    anyhow::ensure!(failed.load(Ordering::Relaxed) == 0, "{failed:?} requests failed");
+    let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    times.sort();
+    Ok(times)
+}
+
+/// What no controller can be without: two writes into the log and two exchanges, one after the other, bare.
+async fn floor(nats: &Nats, cluster: &Cluster, rounds: usize, tasks: &Tasks) -> Result<Vec<Duration>> {
+    let other = cluster.nats.connect().await?;
+    let subject = format!("cluster.{}.fetch.floor", cluster.name.subject_token());
+    let answer = |_: Echo| async { Ok(true) };
+    let _serving = other.serve(tasks, &subject, None, answer).await?;
+    let echo = Echo { subject };
+    let mut times = Vec::with_capacity(rounds);
+    for number in 0..rounds {
+        let entry = format!("state.floor.{number}");
+        let began = Instant::now();
+        nats.request(&echo, ANSWER_LIMIT).await?;
+        let sequence = nats.publish_expecting(entry.clone(), &Heartbeat { heartbeat: () }, 0).await?;
+        nats.request(&echo, ANSWER_LIMIT).await?;
+        nats.publish_expecting(entry, &Heartbeat { heartbeat: () }, sequence).await?;
+        times.push(began.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
+/// A request that is answered at once.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Echo {
+    subject: String,
+}
+
+impl plane_core::message::Request for Echo {
+    type Reply = bool;
+
+    fn subject(&self) -> String {
+        self.subject.clone()
+    }
+}
+
+/// One controller: throughput, latency at half of it, cost, and one request at a time beside bare NATS.
+///
+/// # Errors
+/// Where a request fails.
+#[allow(clippy::print_stdout, reason = "this is what it is for")]
+pub async fn schedule(lasts: Duration) -> Result<()> {
+    let tasks = Tasks::new();
+    let (cluster, _drones, nats) = plane(1, &tasks).await?;
+    let request = cluster.request(300, &[]);
+    throughput(&nats, &request, Duration::from_secs(2)).await?;
+    let mut serial = Vec::new();
+    for _ in 0..2000 {
+        serial.push(decide(&nats, &request).await?);
+    }
+    serial.sort();
+    let bare = floor(&nats, &cluster, 2000, &tasks).await?;
+    let controller = process(&cluster.controllers[0])?;
+    let (used, began) = (processor_time(controller)?, Instant::now());
+    let rate = throughput(&nats, &request, lasts).await?;
+    let decided = rate * began.elapsed().as_secs_f64();
+    let cost = (processor_time(controller)? - used).div_f64(decided);
+    let half = latencies(&nats, &request, rate / 2.0, lasts, &tasks).await?;
+    let asked = half.len() as f64 / lasts.as_secs_f64();
+    println!("one at a time, median      {:.2} ms", millis(percentile(&serial, 0.5)));
+    println!("  bare NATS, median        {:.2} ms", millis(percentile(&bare, 0.5)));
+    println!("  ratio                    {:.2}", millis(percentile(&serial, 0.5)) / millis(percentile(&bare, 0.5)));
+    println!("{UNDER_WAY} at once               {rate:.0} decisions/s");
+    println!("  processor time each      {:.1} µs", cost.as_secs_f64() * 1e6);
+    println!("at {asked:.0}/s, median       {:.2} ms", millis(percentile(&half, 0.5)));
+    println!("  99 %                     {:.2} ms", millis(percentile(&half, 0.99)));
+    println!("  longest                  {:.2} ms", millis(*half.last().context("no requests")?));
+    tasks.shut_down(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+/// Two and three controllers against one.
+///
+/// # Errors
+/// Where a request fails.
+#[allow(clippy::print_stdout, reason = "this is what it is for")]
+pub async fn controllers(lasts: Duration) -> Result<()> {
+    let mut one = None;
+    for count in 1..=3 {
+        let tasks = Tasks::new();
+        let (cluster, _drones, nats) = plane(count, &tasks).await?;
+        let request = cluster.request(300, &[]);
+        throughput(&nats, &request, Duration::from_secs(2)).await?;
+        let rate = throughput(&nats, &request, lasts).await?;
+        let ratio = rate / *one.get_or_insert(rate);
+        println!("{count} controllers             {rate:.0} decisions/s, ratio {ratio:.2}");
+        tasks.shut_down(Duration::from_secs(5)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Benchmarks of the control plane; `dev/bench` builds and runs this in release.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use plane_dev::bench::{self, Growth};
+use std::time::Duration;
+
+/// Measures the control plane with real NATS and simulated drones.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Decisions of one controller: throughput, latency, cost
+    Schedule {
+        /// How long each part lasts
+        #[arg(long, default_value_t = 10)]
+        secs: u64,
+    },
+    /// Two and three controllers against one
+    Controllers {
+        /// How long each lasts
+        #[arg(long, default_value_t = 10)]
+        secs: u64,
+    },
+    /// From a controller's start to its first answer, beside a bare reading of the log
+    Replay {
+        /// Backends in the log, four entries each
+        #[arg(long, default_value_t = 250_000)]
+        backends: usize,
+        /// How often each is measured; the best counts
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Memory and log while backends come and go
+    Growth {
+        /// Simulated drones
+        #[arg(long, default_value_t = 10_000)]
+        drones: usize,
+        /// Backends in all
+        #[arg(long, default_value_t = 1_000_000)]
+        backends: usize,
+        /// Backends a second
+        #[arg(long, default_value_t = 1500.0)]
+        rate: f64,
+        /// Seconds that a backend lives, about
+        #[arg(long, default_value_t = 10)]
+        life: u64,
+        /// Seconds for which what ended is remembered
+        #[arg(long, default_value_t = 60)]
+        retention: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().what {
+        What::Schedule { secs } => bench::schedule(Duration::from_secs(secs)).await,
+        What::Controllers { secs } => bench::controllers(Duration::from_secs(secs)).await,
+        What::Replay { backends, rounds } => bench::replay(backends, rounds).await,
+        What::Growth { drones, backends, rate, life, retention } => {
+            let (life, retention) = (Duration::from_secs(life), Duration::from_secs(retention));
+            bench::growth(Growth { drones, backends, rate, life, retention }).await
+        }
+    }
+}
