@@ -2,3 +2,4 @@
 
 pub mod harness;
 pub mod image;
+pub mod sim;
