@@ -209,9 +209,9 @@ impl Options {
     /// The deadlines: short, in the proportions of the real ones.
     pub(crate) fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig {
-            silent_secs: 3,
-            fence_secs: 5,
-            lost_secs: 8,
+            silent_secs: 6,
+            fence_secs: 7,
+            lost_secs: 10,
             abandon_secs: 30,
             stopped_secs: 60,
             unaccepted_secs: 5,

@@ -106,6 +106,7 @@ impl Grants {
 
     /// No lock is granted from now on, until that is settled.
     pub(crate) fn doubt(&self, core: &Core, doubt: Doubt) {
+        core.history.doubt();
         let call = core.chance.uuid().simple().to_string();
         let mut hold = self.hold();
         let doubt = match &*hold {

@@ -209,7 +209,9 @@ impl View {
                     (!live).then(|| (name.clone(), lock.clone(), holder.backend.clone(), backend.is_some()))
                 })
             });
-            (world.sequence(), held.collect::<Vec<_>>())
+            let mut held: Vec<_> = held.collect();
+            held.sort();
+            (world.sequence(), held)
         });
         tracing::info!(sequence, "caught up with the state log");
         for (cluster, lock, backend, explained) in locks {

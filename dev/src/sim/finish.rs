@@ -97,7 +97,9 @@ impl Sim {
             let last = history.last(&PublicStatus::subject_of(backend))?;
             serde_json::from_slice::<PublicStatus>(&last.payload).ok().map(|told| told.state)
         };
-        for (id, backend) in world.clusters().flat_map(|(_, cluster)| cluster.backends()) {
+        let mut backends: Vec<_> = world.clusters().flat_map(|(_, cluster)| cluster.backends()).collect();
+        backends.sort_by_key(|(id, _)| *id);
+        for (id, backend) in backends {
             if backend.state() != told(id) {
                 return Some(format!("{id} is {:?} in the log, was told to be {:?}", backend.state(), told(id)));
             }
