@@ -232,6 +232,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
         sim.spawn(sim.clone().make_trouble(until));
         clients.clone().ask_around(until).await;
         sim.mend_all();
+        sim.spawn(sim.clone().keep_running());
         for (_, drone) in sim.drones() {
             for _ in 0..10 {
                 if clients.drain(drone.clone(), false).await {

@@ -97,10 +97,10 @@ impl Checker {
         }
     }
 
-    /// A request reached a process.
-    pub(super) fn delivered(&mut self, subject: &str, reply: &str, process: ProcessId, now: Duration) {
+    /// A request reached a process, which runs or is stopped.
+    pub(super) fn delivered(&mut self, subject: &str, reply: &str, process: ProcessId, runs: bool, now: Duration) {
         if subject.ends_with(".schedule") || subject.ends_with(".fetch") {
-            let clean = !self.twice.0.contains(reply);
+            let clean = runs && !self.twice.0.contains(reply);
             self.asked.entry(reply.to_owned()).or_insert(Asked { process, since: now, clean, answers: 0 });
         }
     }

@@ -41,7 +41,16 @@ impl Sim {
                 }
                 self.mend(process);
             }
-            self.start(machine);
+        }
+    }
+
+    /// Starts what has ended, from now on.
+    pub(super) async fn keep_running(self: Arc<Self>) {
+        loop {
+            for machine in 0..self.options.controllers + self.options.drones {
+                self.start(machine);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -4,7 +4,7 @@
 //! the client library does it. A frozen link is noticed after a while, and what was under way is lost with it.
 
 use super::{
-    process::ProcessId,
+    process::{Mode, ProcessId},
     run::{Sim, lock},
     stream::{Stream, matches},
 };
@@ -299,7 +299,9 @@ impl Sim {
                     let network = lock(&sim.network);
                     let Some(subscription) = network.subscriptions.get(&number) else { return };
                     if let Some(reply) = &reply {
-                        lock(&sim.checker).delivered(&subject, reply, process, sim.now());
+                        let runs = sim.processes.mode(process) == Mode::Running;
+                        sim.note(format_args!("{} is asked {reply} on {subject}", process.0));
+                        lock(&sim.checker).delivered(&subject, reply, process, runs, sim.now());
                     }
                     let _ = subscription.sender.send(Incoming { subject, payload, reply });
                 }),
