@@ -187,7 +187,7 @@ impl Writer {
                 self.told.clear();
             }
             let outcome = match self.write_missing(cluster, backend).await {
-                Ok(()) => self.free_lock(cluster, backend).await,
+                Ok(told) => self.free_lock(cluster, backend, told).await,
                 Err(error) => Err(error),
             };
             match outcome {
@@ -205,12 +205,17 @@ impl Writer {
         }
     }
 
-    async fn write_missing(&mut self, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
+    /// Writes what the public history lacks, and gives the state that it then ends with.
+    async fn write_missing(
+        &mut self,
+        cluster: &ClusterName,
+        backend: &BackendId,
+    ) -> Result<Option<BackendState>, NatsError> {
         let history: Vec<StateSeen> = self.view.read(|world| {
             let known = world.backend(cluster, backend);
             known.map(|found| found.history().into_iter().cloned().collect()).unwrap_or_default()
         });
-        let Some(newest) = history.last() else { return Ok(()) };
+        let Some(newest) = history.last() else { return Ok(None) };
         let ended = newest.state.is_final();
         let subject = PublicStatus::subject_of(backend);
         let (mut sequence, mut told) = match self.told.get(backend) {
@@ -244,14 +249,23 @@ impl Writer {
         } else if let Some(state) = told {
             self.told.insert(backend.clone(), (sequence, state));
         }
-        Ok(())
+        Ok(told)
     }
 
-    /// Frees the lock that a backend held, where nothing stands against it. Its public history is complete.
-    async fn free_lock(&self, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
+    /// Frees the lock that a backend held, where nothing stands against it. Its public history ends with `told`: where
+    /// the world has gone on since that was looked at, the next change frees it.
+    async fn free_lock(
+        &self,
+        cluster: &ClusterName,
+        backend: &BackendId,
+        told: Option<BackendState>,
+    ) -> Result<(), NatsError> {
         let free: Vec<(LockName, u64, u64)> = self.view.read(|world| {
             let Some(known) = world.cluster(cluster) else { return Vec::new() };
             let Some(found) = known.backend(backend) else { return Vec::new() };
+            if found.has_ended() && !told.is_some_and(BackendState::is_final) {
+                return Vec::new();
+            }
             let assigned = found.assignment.as_ref().and_then(|assigned| assigned.lock.as_ref());
             let names = assigned.map(|held| held.name.clone()).into_iter();
             let held = names.filter_map(|name| {
