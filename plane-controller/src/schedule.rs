@@ -22,10 +22,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 /// A request is decided within this time, and answered within 8 s.
 const BUDGET: Duration = Duration::from_millis(7500);
+/// When a decision that hangs on a slow log is answered all the same.
+const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
 /// How long one drone may take to answer.
 const DRONE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A controller that has just started waits this long for the drones' signs of life before it says that there are none.
@@ -101,7 +106,7 @@ pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
         .nats
         .serve(&core.tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request| {
             let core = own.clone();
-            async move { schedule(&core, request).await }
+            async move { schedule_in_time(&core, request).await }
         })
         .await?;
     let own = core.clone();
@@ -129,6 +134,21 @@ enum Said {
     Accepted,
     Refused,
     Nothing,
+}
+
+/// Decides in a task of its own: what was begun is brought to its end, also where the answer cannot wait for that.
+async fn schedule_in_time(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+    let (sender, answer) = oneshot::channel();
+    let own = core.clone();
+    core.tasks.spawn("schedule", async move {
+        // Nobody may wait for it any more.
+        let _ = sender.send(schedule(&own, request).await);
+    });
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(Fault::new(FaultCode::Internal, "a defect in Plane; its log says more")),
+        Err(_) => Err(Fault::new(FaultCode::Unavailable, "the state log is slow; ask again")),
+    }
 }
 
 async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
