@@ -282,9 +282,11 @@ fn drive<F: Future<Output = ()> + Send + 'static>(
             let mut machines = lock(&sim.machines);
             machines.extend((0..options.controllers).map(|_| Machine::controller()));
             let room = |most: u32| Some(Capacity { max_backends: Some(most), ..Capacity::default() });
-            machines.extend((0..options.drones).filter_map(|number| {
-                Machine::drone(number, if options.small && number > 0 { room(3) } else { None })
-            }));
+            machines.extend(
+                (0..options.drones).filter_map(|number| {
+                    Machine::drone(number, if options.small && number > 0 { room(3) } else { None })
+                }),
+            );
         }
         for machine in 0..options.controllers + options.drones {
             sim.start(machine);

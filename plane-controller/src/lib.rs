@@ -80,7 +80,8 @@ impl Core {
     }
 
     async fn heartbeat(&self) -> Result<u64, NatsError> {
-        self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &Heartbeat { heartbeat: () }).await
+        let heartbeat = Heartbeat { heartbeat: (), trusted: self.grants.trusted() };
+        self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &heartbeat).await
     }
 }
 

@@ -174,7 +174,7 @@ async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<Schedule
             Standing::Held { backend, drone, bearer_token } => {
                 return Ok(ScheduleResponse::Scheduled { drone, backend_id: backend, bearer_token, spawned: false });
             }
-            Standing::Free { sequence, next_token } if core.grants.are_open() => {
+            Standing::Free { sequence, next_token } if core.grants.are_open(core) => {
                 if let Some(turn) = Turn::take(core, &request.cluster, &lock) {
                     let backend = chosen.clone().unwrap_or_else(|| BackendId::drawn(&core.chance));
                     let expected = match withdrawn {
@@ -211,7 +211,7 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
             Standing::Held { backend, drone, bearer_token } => {
                 return Ok(FetchResponse::Scheduled { drone, backend_id: backend, bearer_token });
             }
-            Standing::Free { .. } if core.grants.are_open() => return Ok(FetchResponse::NoBackendForLock),
+            Standing::Free { .. } if core.grants.are_open(core) => return Ok(FetchResponse::NoBackendForLock),
             Standing::Free { .. } | Standing::Undecided => {}
         }
         waiting.until(deadline).await?;

@@ -62,7 +62,11 @@ fn main() -> Result<()> {
                     if told.elapsed() >= TELL_EVERY {
                         *told = Instant::now();
                         let rate = count as f64 / began.elapsed().as_secs_f64();
-                        println!("{count} of {} seeds, {rate:.0} a second, {} failed", arguments.seeds, failures().len());
+                        println!(
+                            "{count} of {} seeds, {rate:.0} a second, {} failed",
+                            arguments.seeds,
+                            failures().len()
+                        );
                     }
                 }
             });
@@ -73,5 +77,8 @@ fn main() -> Result<()> {
     let failures = failures();
     let Some(first) = failures.iter().min_by_key(|violation| violation.seed) else { return Ok(()) };
     let seed = first.seed;
-    anyhow::bail!("{} failed; the first: {first}\nto look into it: PLANE_SIM_TRACE=1 dev/soak sim 1 {seed}", failures.len())
+    anyhow::bail!(
+        "{} failed; the first: {first}\nto look into it: PLANE_SIM_TRACE=1 dev/soak sim 1 {seed}",
+        failures.len()
+    )
 }

@@ -1,10 +1,6 @@
 //! A burst of requests without faults.
 
-use super::{
-    Rule,
-    clients::Clients,
-    run::Sim,
-};
+use super::{Rule, clients::Clients, run::Sim};
 use futures_util::future::join_all;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -205,7 +205,8 @@ impl Sim {
                     && reached.state == BackendState::Lost
                 {
                     let subject = assignment_subject(&entry.cluster, &about.backend);
-                    let lease_silent = reached.reason.as_deref().is_some_and(|reason| reason.starts_with("its drone was silent"));
+                    let lease_silent =
+                        reached.reason.as_deref().is_some_and(|reason| reason.starts_with("its drone was silent"));
                     if let Some(assignment) = assignment(stream, &subject) {
                         self.check_loss(&about.backend, &assignment, lease_silent, process);
                     }

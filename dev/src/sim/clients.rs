@@ -80,7 +80,11 @@ impl Clients {
     }
 
     /// Asks for a backend.
-    pub(super) async fn schedule(&self, lock_name: Option<LockName>, id: Option<BackendId>) -> Result<Option<Got>, NatsError> {
+    pub(super) async fn schedule(
+        &self,
+        lock_name: Option<LockName>,
+        id: Option<BackendId>,
+    ) -> Result<Option<Got>, NatsError> {
         let (number, request) = self.request(lock_name, id);
         lock(&self.sim.checker).count("schedule");
         let answer = self.nats.request(&request, PATIENCE).await;

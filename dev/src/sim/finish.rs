@@ -58,7 +58,8 @@ impl Sim {
     pub(super) fn replayed(&self) -> World {
         let retention = self.options.scheduler().timing().retention;
         let mut world = World::forgetting_after(SignedDuration::max(retention, SignedDuration::from_hours(1)));
-        let stored = lock(&self.network).streams.get(StreamName::State.as_str()).map(|log| log.read("state.>", From::After(0)));
+        let stored =
+            lock(&self.network).streams.get(StreamName::State.as_str()).map(|log| log.read("state.>", From::After(0)));
         for message in stored.into_iter().flatten() {
             let plane_core::nats::Stored { subject, sequence, time, payload } = message;
             if let Err(error) = world.apply(&Entry { subject, sequence, time, payload }) {
@@ -118,7 +119,11 @@ impl Sim {
             let ended = told(id).is_some_and(plane_core::message::backend::BackendState::is_final);
             let forgotten = checker.wiped.contains(drone) || checker.log_lost;
             if ended == live.contains(id) && !(forgotten && told(id).is_none()) {
-                return Some(format!("{id} began on {drone}, lives: {}, was told to be {:?}", live.contains(id), told(id)));
+                return Some(format!(
+                    "{id} began on {drone}, lives: {}, was told to be {:?}",
+                    live.contains(id),
+                    told(id)
+                ));
             }
         }
         None

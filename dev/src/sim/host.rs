@@ -221,7 +221,9 @@ impl SimHost {
         self.write(|disk| {
             let Some(row) = disk.rows.get_mut(backend) else { return };
             let further = match (&row.phase, &next) {
-                (Phase::New, _) | (Phase::Goes(_), Phase::Ends { .. }) | (Phase::Ends { .. }, Phase::Ended { .. }) => true,
+                (Phase::New, _) | (Phase::Goes(_), Phase::Ends { .. }) | (Phase::Ends { .. }, Phase::Ended { .. }) => {
+                    true
+                }
                 (Phase::Goes(before), Phase::Goes(after)) => before.may_precede(*after),
                 (Phase::Ends { at_once: false, .. }, Phase::Ends { at_once: true, .. }) => true,
                 _ => false,
@@ -412,7 +414,8 @@ impl Host for SimHost {
 
     async fn ended_since(&self, since: Timestamp) -> Result<Vec<AnnouncedBackend>, HostError> {
         let disk = lock(&self.disk);
-        let ended = disk.rows.values().filter(|row| matches!(row.phase, Phase::Ended { .. }) && row.reported.1 >= since);
+        let ended =
+            disk.rows.values().filter(|row| matches!(row.phase, Phase::Ended { .. }) && row.reported.1 >= since);
         Ok(ended.map(announced).collect())
     }
 

@@ -128,8 +128,7 @@ impl Sim {
             Kind::Drone { id, disk, capacity } => {
                 let timing = Timing { lease: Duration::from_secs(1), fence: self.options.scheduler().timing().fence };
                 let fence = Arc::new(Fence::closed(clock.clone(), timing.fence));
-                let host =
-                    SimHost::new(self.clone(), process, machine, cluster(), id.clone(), clock.clone(), disk);
+                let host = SimHost::new(self.clone(), process, machine, cluster(), id.clone(), clock.clone(), disk);
                 host.resume();
                 let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(machine).unwrap_or(0)));
                 let identity = Identity { cluster: cluster(), drone: id, ip, labels: BTreeMap::new(), capacity };
@@ -140,7 +139,11 @@ impl Sim {
                     host.tell(nats.clone());
                     let parts = Parts { identity, nats, host, fence: gate, timing, clock, chance };
                     match Agent::start(parts, &own).await {
-                        Ok(agent) => own.stop_token().run_until_cancelled(std::future::pending::<()>()).await.unwrap_or_else(|| drop(agent)),
+                        Ok(agent) => own
+                            .stop_token()
+                            .run_until_cancelled(std::future::pending::<()>())
+                            .await
+                            .unwrap_or_else(|| drop(agent)),
                         Err(error) => sim.note(format_args!("the drone ends: {error}")),
                     }
                     sim.exited(process);

@@ -312,7 +312,8 @@ impl Sim {
 
     /// Gives an answer to whoever waits at an inbox, `PROCESS.NUMBER`; an error where nobody listens.
     pub(super) fn answer(self: &Arc<Self>, inbox: &str, answer: Result<Bytes, ()>) {
-        let parsed = inbox.split_once('.').and_then(|(process, number)| Some((process.parse().ok()?, number.parse().ok()?)));
+        let parsed =
+            inbox.split_once('.').and_then(|(process, number)| Some((process.parse().ok()?, number.parse().ok()?)));
         let Some((process, number)) = parsed.map(|(process, number): (u32, u64)| (ProcessId(process), number)) else {
             return;
         };

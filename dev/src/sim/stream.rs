@@ -128,8 +128,12 @@ impl Stream {
     }
 
     pub(super) fn purge(&mut self, subject: &str, up_to: u64) {
-        let doomed: Vec<u64> =
-            self.messages.range(..=up_to).filter(|(_, message)| message.subject == subject).map(|(at, _)| *at).collect();
+        let doomed: Vec<u64> = self
+            .messages
+            .range(..=up_to)
+            .filter(|(_, message)| message.subject == subject)
+            .map(|(at, _)| *at)
+            .collect();
         doomed.into_iter().for_each(|sequence| self.delete(sequence));
     }
 

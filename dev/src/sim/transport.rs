@@ -13,7 +13,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use plane_core::nats::{
-    Connection, From, Incoming, NatsError, PUBLISH_TIMEOUT, StreamConfig, StreamInfo, StreamName, Stored, Transport,
+    Connection, From, Incoming, NatsError, PUBLISH_TIMEOUT, Stored, StreamConfig, StreamInfo, StreamName, Transport,
 };
 use plane_core::world::Entry;
 use std::{sync::Arc, time::Duration};
@@ -126,7 +126,8 @@ impl SimTransport {
         question: impl FnOnce(&mut Stream) -> T + Send + 'static,
     ) -> Result<T, NatsError> {
         let name = stream.as_str();
-        let asked = self.ask(JETSTREAM_TIMEOUT, move |sim| lock(&sim.network).streams.get_mut(name).map(question)).await;
+        let asked =
+            self.ask(JETSTREAM_TIMEOUT, move |sim| lock(&sim.network).streams.get_mut(name).map(question)).await;
         match asked {
             Some(Some(answer)) => Ok(answer),
             Some(None) => Err(other(name, "there is no such stream")),
@@ -157,9 +158,12 @@ impl Transport for SimTransport {
         if let Some(inbox) = subject.strip_prefix(INBOX) {
             super::check::answered(&self.sim, self.process, inbox, &payload);
         }
-        self.sim.send_up(self.process, Box::new(move |sim| {
-            sim.route(&subject, &payload, None);
-        }));
+        self.sim.send_up(
+            self.process,
+            Box::new(move |sim| {
+                sim.route(&subject, &payload, None);
+            }),
+        );
         if strike == Strike::After {
             self.sim.kill(self.process);
             std::future::pending::<()>().await;
@@ -220,7 +224,8 @@ impl Transport for SimTransport {
         let Some(stream) = stream_of(&subject) else { return Err(other(&subject, "no stream takes it")) };
         let expected = expected.filter(|_| !self.sim.options.ignore_expected);
         let (target, process) = (subject.clone(), self.process);
-        let stored = self.ask(PUBLISH_TIMEOUT, move |sim| sim.store(process, stream, &target, &payload, expected)).await;
+        let stored =
+            self.ask(PUBLISH_TIMEOUT, move |sim| sim.store(process, stream, &target, &payload, expected)).await;
         match stored {
             Some(Ok(sequence)) => Ok(sequence),
             Some(Err(Refused::WrongSequence)) => Err(NatsError::WrongSequence(subject)),
@@ -262,7 +267,8 @@ impl Transport for SimTransport {
 
     async fn info(&self, stream: StreamName) -> Result<Option<StreamInfo>, NatsError> {
         let name = stream.as_str();
-        let asked = self.ask(JETSTREAM_TIMEOUT, move |sim| lock(&sim.network).streams.get(name).map(Stream::info)).await;
+        let asked =
+            self.ask(JETSTREAM_TIMEOUT, move |sim| lock(&sim.network).streams.get(name).map(Stream::info)).await;
         asked.ok_or_else(|| other(name, "no answer in time"))
     }
 
