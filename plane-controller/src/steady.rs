@@ -52,7 +52,8 @@ impl Pulse {
             beats.since = now;
         }
         *beats = Beats { last: now, generation: connection.generation, since: beats.since, steady };
-        steady.then_some(beats.since)
+        // What is read anew tells nothing of how long drones have been silent.
+        steady.then_some(beats.since.max(core.view.caught_up_at()))
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 struct Reading {
     anchors: VecDeque<Anchor>,
+    /// When all that there was had been read, on the boot clock.
+    caught_up: Duration,
     /// When the newest entry was read, on the boot clock.
     newest: Duration,
     /// When each drone's newest lease was read, on the boot clock; that of a drone that was given up does not count.
@@ -90,6 +92,11 @@ impl View {
     /// Resolves once the entry of this sequence has been read.
     pub(crate) async fn has_read(&self, sequence: u64) {
         let _ = self.read_to.subscribe().wait_for(|read| *read >= sequence).await;
+    }
+
+    /// When all that there was had been read, on the boot clock.
+    pub(crate) fn caught_up_at(&self) -> Duration {
+        self.reading().caught_up
     }
 
     /// How long ago an entry was read last.
@@ -214,6 +221,7 @@ impl View {
             (world.sequence(), held)
         });
         tracing::info!(sequence, "caught up with the state log");
+        self.reading().caught_up = now;
         for (cluster, lock, backend, explained) in locks {
             if explained {
                 history.changed(cluster, backend);
