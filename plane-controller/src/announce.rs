@@ -4,6 +4,7 @@ use crate::{
     Core, QUEUE_GROUP,
     intake::unavailable,
     log::{self, Written},
+    loss,
 };
 use plane_core::{
     id::{BackendId, ClusterName, DroneId},
@@ -91,6 +92,10 @@ async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
         let most = AnnounceRequest::MAX_BACKENDS;
         return Err(Fault::bad_request(format!("backends: expected at most {most}, found {}", backends.len())));
     }
+    // Who has not noticed yet that the log lost something would answer from what it had.
+    if !loss::compare(core).await.map_err(|e| unavailable(&e))? {
+        return Err(late());
+    }
     read_all(core).await?;
     let mut reply = Vec::new();
     for announced in &backends {
@@ -113,9 +118,12 @@ async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
     Ok(AnnounceReply { backends: reply })
 }
 
+fn late() -> Fault {
+    Fault::new(FaultCode::Unavailable, "the state log is being read; announce again")
+}
+
 /// Reads the log as far as it goes now: an answer from the past would end what runs.
 async fn read_all(core: &Core) -> Result<(), Fault> {
-    let late = || Fault::new(FaultCode::Unavailable, "the state log is being read; announce again");
     let info = core.nats.info(StreamName::State).await.map_err(|e| unavailable(&e))?.ok_or_else(late)?;
     let reading = async {
         core.view.caught_up().await;

@@ -2,7 +2,6 @@
 //! disk before they answer, but let the operating system keep it in memory for up to their `sync_interval`.
 
 use crate::{Core, steady::Doubt};
-use jiff::Timestamp;
 use plane_core::{
     message::{
         drone::AnnounceCall,
@@ -30,7 +29,6 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let stop = core.tasks.stop_token();
     let watching = async {
         let mut connection = core.nats.connection();
-        let mut created = None;
         loop {
             let up = connection.borrow_and_update().up;
             if up && !core.grants.know(&core.nats.server()) {
@@ -38,14 +36,9 @@ pub(crate) async fn watch(core: Arc<Core>) {
                 // is missed by no comparison.
                 core.grants.doubt(&core, Doubt::Possible);
             }
-            match look(&core, &mut created).await {
-                Ok(Verdict::Same) => {}
-                Ok(Verdict::Lost) => {
-                    tracing::warn!("the state log is not what was read; reading it again");
-                    core.grants.doubt(&core, Doubt::Lost);
-                    core.view.read_again();
-                    core.view.caught_up().await;
-                }
+            match compare(&core).await {
+                Ok(true) => {}
+                Ok(false) => core.view.caught_up().await,
                 Err(error) => tracing::debug!(%error, "the state log cannot be looked at"),
             }
             tokio::select! {
@@ -58,17 +51,29 @@ pub(crate) async fn watch(core: Arc<Core>) {
     stop.run_until_cancelled(watching).await;
 }
 
-async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, NatsError> {
+/// Whether the log still is what was read. Where it is not, the world is dropped and the log read again.
+pub(crate) async fn compare(core: &Core) -> Result<bool, NatsError> {
+    match look(core).await? {
+        Verdict::Same => Ok(true),
+        Verdict::Lost => {
+            tracing::warn!("the state log is not what was read; reading it again");
+            core.grants.doubt(core, Doubt::Lost);
+            core.view.read_again();
+            Ok(false)
+        }
+    }
+}
+
+async fn look(core: &Core) -> Result<Verdict, NatsError> {
     if !core.view.is_caught_up() {
         return Ok(Verdict::Same);
     }
     let read = core.view.read(World::sequence);
     let Some(info) = core.nats.info(StreamName::State).await? else {
         core.make_streams().await?;
-        *created = None;
         return Ok(Verdict::Lost);
     };
-    if created.replace(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
+    if core.view.made(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
         return Ok(Verdict::Lost);
     }
     let retention = core.timing.retention;
