@@ -102,15 +102,15 @@ async fn look(core: &Core) -> Result<Verdict, NatsError> {
 /// vouched for the log of the same server, which has not restarted since.
 pub(crate) async fn doubt_at_start(core: &Core) -> Result<(), NatsError> {
     let server = core.nats.server();
-    if core.view.read(World::sequence) == 0 {
+    let Some(newest) = core.nats.last(StreamName::State, HEARTBEAT_SUBJECT).await? else {
+        // No controller has run yet, or the log is another than it was.
         match core.nats.info(StreamName::Status).await?.is_some_and(|info| info.last_sequence > 0) {
             true => core.grants.doubt(core, Doubt::Lost),
             false => core.grants.vouch(server),
         }
         return Ok(());
-    }
-    let newest = core.nats.last(StreamName::State, HEARTBEAT_SUBJECT).await?;
-    let heartbeat = newest.and_then(|newest| serde_json::from_slice::<Heartbeat>(&newest.payload).ok());
+    };
+    let heartbeat = serde_json::from_slice::<Heartbeat>(&newest.payload).ok();
     match heartbeat.and_then(|heartbeat| heartbeat.trusted) {
         Some(trusted) if trusted == server => core.grants.vouch(server),
         Some(_) | None => core.grants.doubt(core, Doubt::Possible),
