@@ -233,6 +233,8 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
         clients.clone().ask_around(until).await;
         sim.mend_all();
         sim.spawn(sim.clone().keep_running());
+        // What was sent twice has arrived twice.
+        tokio::time::sleep(Duration::from_secs(6)).await;
         for (_, drone) in sim.drones() {
             for _ in 0..10 {
                 if clients.drain(drone.clone(), false).await {

@@ -117,8 +117,9 @@ impl Sim {
         let checker = lock(&self.checker);
         for (id, drone) in checker.begun() {
             let ended = told(id).is_some_and(plane_core::message::backend::BackendState::is_final);
-            let forgotten = checker.wiped.contains(drone) || checker.log_lost;
-            if ended == live.contains(id) && !(forgotten && told(id).is_none()) {
+            // What neither the drone nor the log remembers nobody can tell of.
+            let forgotten = checker.wiped.contains(drone) && (checker.log_lost || told(id).is_none());
+            if ended == live.contains(id) && !forgotten {
                 return Some(format!(
                     "{id} began on {drone}, lives: {}, was told to be {:?}",
                     live.contains(id),
