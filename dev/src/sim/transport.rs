@@ -222,6 +222,9 @@ impl Transport for SimTransport {
 
     async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
         let Some(stream) = stream_of(&subject) else { return Err(other(&subject, "no stream takes it")) };
+        if !self.connection().borrow().up {
+            return Err(other(&subject, "there is no connection now"));
+        }
         let expected = expected.filter(|_| !self.sim.options.ignore_expected);
         let (target, process) = (subject.clone(), self.process);
         let stored =
