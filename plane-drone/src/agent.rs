@@ -111,10 +111,13 @@ struct Life {
 }
 
 /// When a backend was offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Asked {
-    /// To this process.
-    Now,
+    /// To this process, while it was connected to this server. Another one may have lost who was given it since.
+    Now {
+        /// The server.
+        server: String,
+    },
     /// To an earlier one.
     Earlier,
 }
@@ -242,9 +245,9 @@ impl Agent {
                 return Ok(false);
             }
         }
-        let term = self.fence.term();
+        let (term, asked) = (self.fence.term(), Asked::Now { server: self.nats.server() });
         match self.host.offer(&request).await {
-            Ok(Offered::New) => self.decide(request, term, Asked::Now).await.map_err(|e| internal(&e)),
+            Ok(Offered::New) => self.decide(request, term, asked).await.map_err(|e| internal(&e)),
             Ok(Offered::Known(known)) => {
                 let same = *known == request;
                 self.life().deciding.remove(&backend);
@@ -287,14 +290,15 @@ impl Agent {
     /// forgets it. A backend with a lock is accepted for the term of the lease in which that began.
     async fn decide(self: Arc<Self>, request: SpawnRequest, term: u64, asked: Asked) -> Result<bool, HostError> {
         let backend = request.backend_id.clone();
-        let accepted = match asked {
-            Asked::Now => self.accept(&request).await,
+        let accepted = match &asked {
+            Asked::Now { server } => self.accept(&request, server).await,
             Asked::Earlier => self.was_accepted(&request).await,
         };
         let locked = request.lock.is_some();
-        let too_late = locked && (self.fence.term() != term || !self.fence.is_open());
+        let elsewhere = matches!(&asked, Asked::Now { server } if *server != self.nats.server());
+        let too_late = elsewhere || locked && (self.fence.term() != term || !self.fence.is_open());
         let done = if accepted && too_late {
-            tracing::warn!(%backend, "not begun: its drone was given up while it was being accepted");
+            tracing::warn!(%backend, "not begun: the drone was given up, or NATS restarted, while it was being accepted");
             match self.host.discard(&backend).await {
                 Ok(()) => self.host.disown(&backend).await,
                 Err(error) => Err(error),
@@ -323,12 +327,15 @@ impl Agent {
 
     /// Writes that this drone has taken a backend, where the log still gives it to the drone. An outcome that is not
     /// known is found out, however long that takes.
-    async fn accept(&self, request: &SpawnRequest) -> bool {
+    async fn accept(&self, request: &SpawnRequest, server: &str) -> bool {
         // A controller of 0.3 does not say what stands in the log.
         let Some(expected) = request.assignment_seq else { return true };
         let entry = self.acceptance(request);
         let subject = entry.subject();
         loop {
+            if self.nats.server() != server {
+                return self.was_accepted(request).await;
+            }
             match self.nats.publish_expecting(subject.clone(), &entry, expected).await {
                 Ok(_) => return true,
                 Err(NatsError::WrongSequence(_)) => match self.nats.last(StreamName::State, &subject).await {
