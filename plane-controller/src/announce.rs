@@ -62,7 +62,12 @@ pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &
     if let Some(reached) = current.filter(|reached| reached.is_final()) {
         return Verdict::Known(reached);
     }
+    let same_hold = |assigned: &plane_core::world::Assigned| assigned.lock == hold(announced);
     match known.and_then(|known| known.assignment.as_ref()) {
+        // It runs there: the log has lost that it was given on.
+        Some(assigned) if !assigned.accepted && !assigned.withdrawn && !state.is_final() && same_hold(assigned) => {
+            Verdict::Accept(assigned.sequence)
+        }
         Some(assigned) if assigned.drone != *drone || assigned.withdrawn => Verdict::Lost,
         Some(assigned) if !assigned.accepted => Verdict::Accept(assigned.sequence),
         Some(_) if current.is_none_or(|current| current.may_precede(*state)) => Verdict::Reach,
