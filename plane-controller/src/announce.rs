@@ -4,6 +4,7 @@ use crate::{
     Core, QUEUE_GROUP,
     intake::unavailable,
     log::{self, Written},
+    loss,
 };
 use plane_core::{
     id::{BackendId, ClusterName, DroneId},
@@ -61,7 +62,12 @@ pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &
     if let Some(reached) = current.filter(|reached| reached.is_final()) {
         return Verdict::Known(reached);
     }
+    let same_hold = |assigned: &plane_core::world::Assigned| assigned.lock == hold(announced);
     match known.and_then(|known| known.assignment.as_ref()) {
+        // It runs there: the log has lost that it was given on.
+        Some(assigned) if !assigned.accepted && !assigned.withdrawn && !state.is_final() && same_hold(assigned) => {
+            Verdict::Accept(assigned.sequence)
+        }
         Some(assigned) if assigned.drone != *drone || assigned.withdrawn => Verdict::Lost,
         Some(assigned) if !assigned.accepted => Verdict::Accept(assigned.sequence),
         Some(_) if current.is_none_or(|current| current.may_precede(*state)) => Verdict::Reach,
@@ -91,6 +97,10 @@ async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
         let most = AnnounceRequest::MAX_BACKENDS;
         return Err(Fault::bad_request(format!("backends: expected at most {most}, found {}", backends.len())));
     }
+    // Who has not noticed yet that the log lost something would answer from what it had.
+    if !loss::compare(core).await.map_err(|e| unavailable(&e))? {
+        return Err(late());
+    }
     read_all(core).await?;
     let mut reply = Vec::new();
     for announced in &backends {
@@ -113,9 +123,12 @@ async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
     Ok(AnnounceReply { backends: reply })
 }
 
+fn late() -> Fault {
+    Fault::new(FaultCode::Unavailable, "the state log is being read; announce again")
+}
+
 /// Reads the log as far as it goes now: an answer from the past would end what runs.
 async fn read_all(core: &Core) -> Result<(), Fault> {
-    let late = || Fault::new(FaultCode::Unavailable, "the state log is being read; announce again");
     let info = core.nats.info(StreamName::State).await.map_err(|e| unavailable(&e))?.ok_or_else(late)?;
     let reading = async {
         core.view.caught_up().await;

@@ -68,7 +68,7 @@ pub(crate) async fn care(core: Arc<Core>) {
 struct Unaccepted(BTreeMap<(ClusterName, BackendId), (u64, Duration)>);
 
 fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted) -> Vec<Due> {
-    let trusted = core.grants.are_open();
+    let trusted = core.grants.are_open(core);
     let unexplained = if trusted { core.view.unexplained_locks(core.timing.unaccepted) } else { Vec::new() };
     core.view.read(|world| {
         let mut due = Vec::new();

@@ -19,7 +19,10 @@ use plane_core::{
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -44,6 +47,8 @@ pub(crate) struct Historian {
     /// What waits, each once: the queues are no longer than the world is large.
     waiting: Mutex<HashSet<BackendId>>,
     compare: Notify,
+    /// How often the streams were doubted: what was told before that may be lost.
+    doubts: Arc<AtomicU64>,
 }
 
 impl Historian {
@@ -68,6 +73,12 @@ impl Historian {
         }
     }
 
+    /// What was told may be lost: it is looked at again.
+    pub(crate) fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::AcqRel);
+        self.compare_all();
+    }
+
     /// Compares the histories of all backends with the world.
     pub(crate) fn compare_all(&self) {
         self.compare.notify_one();
@@ -81,9 +92,10 @@ fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Starts the writers.
 pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) -> Arc<Historian> {
     let stop = tasks.stop_token();
+    let doubts = Arc::new(AtomicU64::new(0));
     let writers = (0..WRITERS).map(|number| {
         let (sender, mut receiver) = mpsc::unbounded_channel::<Key>();
-        let mut writer = Writer { nats: nats.clone(), view: view.clone(), rules, told: HashMap::new() };
+        let mut writer = Writer::new(nats, view, rules, &doubts);
         let stop = stop.clone();
         tasks.spawn(format!("public history {number}"), async move {
             while let Some(Some((cluster, backend))) = stop.run_until_cancelled(receiver.recv()).await {
@@ -97,7 +109,7 @@ pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) 
     let writers = writers.collect();
     let (later, mut delayed) = mpsc::unbounded_channel::<(Instant, Key)>();
     let (own, waiting) = (Mutex::default(), Mutex::default());
-    let historian = Arc::new(Historian { writers, later, own, waiting, compare: Notify::new() });
+    let historian = Arc::new(Historian { writers, later, own, waiting, compare: Notify::new(), doubts });
     let (due, halt) = (historian.clone(), stop.clone());
     tasks.spawn("public history, a little later", async move {
         while let Some(Some((at, key))) = halt.run_until_cancelled(delayed.recv()).await {
@@ -156,14 +168,26 @@ struct Writer {
     rules: Rules,
     /// What was told last of backends that have not ended, under which sequence.
     told: HashMap<BackendId, (u64, BackendState)>,
+    /// The doubts that `told` knows of, and those that there are.
+    doubted: u64,
+    doubts: Arc<AtomicU64>,
 }
 
 impl Writer {
+    fn new(nats: &Nats, view: &Arc<View>, rules: Rules, doubts: &Arc<AtomicU64>) -> Self {
+        let (nats, view, doubts) = (nats.clone(), view.clone(), doubts.clone());
+        Self { nats, view, rules, told: HashMap::new(), doubted: 0, doubts }
+    }
+
     async fn bring_up_to_date(&mut self, cluster: &ClusterName, backend: &BackendId) {
         let mut pause = Duration::from_millis(20);
         loop {
+            let doubts = self.doubts.load(Ordering::Acquire);
+            if std::mem::replace(&mut self.doubted, doubts) != doubts {
+                self.told.clear();
+            }
             let outcome = match self.write_missing(cluster, backend).await {
-                Ok(()) => self.free_lock(cluster, backend).await,
+                Ok(told) => self.free_lock(cluster, backend, told).await,
                 Err(error) => Err(error),
             };
             match outcome {
@@ -181,12 +205,17 @@ impl Writer {
         }
     }
 
-    async fn write_missing(&mut self, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
+    /// Writes what the public history lacks, and gives the state that it then ends with.
+    async fn write_missing(
+        &mut self,
+        cluster: &ClusterName,
+        backend: &BackendId,
+    ) -> Result<Option<BackendState>, NatsError> {
         let history: Vec<StateSeen> = self.view.read(|world| {
             let known = world.backend(cluster, backend);
             known.map(|found| found.history().into_iter().cloned().collect()).unwrap_or_default()
         });
-        let Some(newest) = history.last() else { return Ok(()) };
+        let Some(newest) = history.last() else { return Ok(None) };
         let ended = newest.state.is_final();
         let subject = PublicStatus::subject_of(backend);
         let (mut sequence, mut told) = match self.told.get(backend) {
@@ -220,14 +249,23 @@ impl Writer {
         } else if let Some(state) = told {
             self.told.insert(backend.clone(), (sequence, state));
         }
-        Ok(())
+        Ok(told)
     }
 
-    /// Frees the lock that a backend held, where nothing stands against it. Its public history is complete.
-    async fn free_lock(&self, cluster: &ClusterName, backend: &BackendId) -> Result<(), NatsError> {
+    /// Frees the lock that a backend held, where nothing stands against it. Its public history ends with `told`: where
+    /// the world has gone on since that was looked at, the next change frees it.
+    async fn free_lock(
+        &self,
+        cluster: &ClusterName,
+        backend: &BackendId,
+        told: Option<BackendState>,
+    ) -> Result<(), NatsError> {
         let free: Vec<(LockName, u64, u64)> = self.view.read(|world| {
             let Some(known) = world.cluster(cluster) else { return Vec::new() };
             let Some(found) = known.backend(backend) else { return Vec::new() };
+            if found.has_ended() && !told.is_some_and(BackendState::is_final) {
+                return Vec::new();
+            }
             let assigned = found.assignment.as_ref().and_then(|assigned| assigned.lock.as_ref());
             let names = assigned.map(|held| held.name.clone()).into_iter();
             let held = names.filter_map(|name| {

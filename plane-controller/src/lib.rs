@@ -50,6 +50,8 @@ pub const QUEUE_GROUP: &str = "plane-controller";
 pub const INBOX_PREFIX: &str = "controller.inbox";
 /// How long a stopping controller waits for the requests that it works on.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(9);
+/// After so long without all being read, the streams are made again: one may have been deleted meanwhile.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the parts of a controller share.
@@ -82,7 +84,8 @@ impl Core {
     }
 
     async fn heartbeat(&self) -> Result<u64, NatsError> {
-        self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &Heartbeat { heartbeat: () }).await
+        let heartbeat = Heartbeat { heartbeat: (), trusted: self.grants.trusted() };
+        self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &heartbeat).await
     }
 }
 
@@ -174,7 +177,9 @@ async fn start(core: &Arc<Core>) -> Result<Vec<plane_core::nats::Serving>, NatsE
     patiently("waiting for JetStream", || core.make_streams()).await;
     let purge = purge::start(&core.nats, tasks);
     view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks).await?;
-    core.view.caught_up().await;
+    while tokio::time::timeout(READ_PATIENCE, core.view.caught_up()).await.is_err() {
+        patiently("waiting for JetStream", || core.make_streams()).await;
+    }
     patiently("waiting for the state log", || loss::doubt_at_start(core)).await;
     tasks.spawn_essential("heartbeat", heartbeat(core.clone(), tasks.stop_token()));
     tasks.spawn_essential("beat", steady::beat(core.clone()));

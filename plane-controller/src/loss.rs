@@ -2,10 +2,14 @@
 //! disk before they answer, but let the operating system keep it in memory for up to their `sync_interval`.
 
 use crate::{Core, steady::Doubt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use plane_core::{
-    message::drone::AnnounceCall,
+    message::{
+        drone::AnnounceCall,
+        state::{HEARTBEAT_SUBJECT, Heartbeat},
+    },
     nats::{NatsError, StreamName},
+    world::World,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -13,8 +17,6 @@ use std::{sync::Arc, time::Duration};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often drones are called until they have answered.
 const CALL_EVERY: Duration = Duration::from_secs(2);
-/// Controllers write a heartbeat every second: a longer gap in the log's own time means that none ran.
-const COLD: SignedDuration = SignedDuration::from_secs(5);
 
 /// An older entry is missing because it was purged: no server loses so much.
 const LONGEST_LOSS: SignedDuration = SignedDuration::from_hours(1);
@@ -31,35 +33,21 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let stop = core.tasks.stop_token();
     let watching = async {
         let mut connection = core.nats.connection();
-        let mut seen = *connection.borrow_and_update();
-        let mut server = core.nats.server();
-        let mut created = None;
         loop {
-            match look(&core, &mut created).await {
-                Ok(Verdict::Same) => {}
-                Ok(Verdict::Lost) => {
-                    tracing::warn!("the state log is not what was read; reading it again");
-                    core.grants.doubt(&core, Doubt::Lost);
-                    core.view.read_again();
-                    core.view.caught_up().await;
-                }
+            let up = connection.borrow_and_update().up;
+            if up && !core.grants.know(&core.nats.server()) {
+                // A server that restarted may have lost what it acknowledged last, and what of that was never read here
+                // is missed by no comparison.
+                core.grants.doubt(&core, Doubt::Possible);
+            }
+            match compare(&core).await {
+                Ok(true) => {}
+                Ok(false) => core.view.caught_up().await,
                 Err(error) => tracing::debug!(%error, "the state log cannot be looked at"),
             }
             tokio::select! {
                 biased;
-                _ = connection.changed() => {
-                    let now = *connection.borrow_and_update();
-                    let other = core.nats.server() != server;
-                    if now.up && now.generation != seen.generation && other {
-                        // A server that restarted may have lost what it acknowledged last, and what of that was never
-                        // read here is missed by no comparison.
-                        core.grants.doubt(&core, Doubt::Possible);
-                        server = core.nats.server();
-                    }
-                    if now.up {
-                        seen = now;
-                    }
-                }
+                _ = connection.changed() => {}
                 () = core.suspicion.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
@@ -68,17 +56,29 @@ pub(crate) async fn watch(core: Arc<Core>) {
     stop.run_until_cancelled(watching).await;
 }
 
-async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, NatsError> {
+/// Whether the log still is what was read. Where it is not, the world is dropped and the log read again.
+pub(crate) async fn compare(core: &Core) -> Result<bool, NatsError> {
+    match look(core).await? {
+        Verdict::Same => Ok(true),
+        Verdict::Lost => {
+            tracing::warn!("the state log is not what was read; reading it again");
+            core.grants.doubt(core, Doubt::Lost);
+            core.view.read_again();
+            Ok(false)
+        }
+    }
+}
+
+async fn look(core: &Core) -> Result<Verdict, NatsError> {
     if !core.view.is_caught_up() {
         return Ok(Verdict::Same);
     }
-    let read = core.view.read(plane_core::world::World::sequence);
+    let read = core.view.read(World::sequence);
     let Some(info) = core.nats.info(StreamName::State).await? else {
         core.make_streams().await?;
-        *created = None;
         return Ok(Verdict::Lost);
     };
-    if created.replace(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
+    if core.view.made(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
         return Ok(Verdict::Lost);
     }
     let kept = core.timing.retention.min(LONGEST_LOSS);
@@ -92,7 +92,7 @@ async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, N
             Some(newer) if newer.sequence > anchor.sequence => {}
             Some(_) => return Ok(Verdict::Lost),
             None => {
-                let now = core.view.read(plane_core::world::World::time).unwrap_or(anchor.time);
+                let now = core.view.read(World::time).unwrap_or(anchor.time);
                 // What ended long ago is purged.
                 if now.duration_since(anchor.time) < kept {
                     return Ok(Verdict::Lost);
@@ -103,24 +103,22 @@ async fn look(core: &Core, created: &mut Option<Timestamp>) -> Result<Verdict, N
     Ok(Verdict::Same)
 }
 
-/// At the start: whether the log may lack what was decided before this controller ran.
+/// At the start: whether the log may lack what was decided before this controller ran. It does not where another one
+/// vouched for the log of the same server, which has not restarted since.
 pub(crate) async fn doubt_at_start(core: &Core) -> Result<(), NatsError> {
-    let before = core.view.read(|world| (world.sequence(), world.time()));
-    match before {
-        (0, _) | (_, None) => {
-            let told = core.nats.info(StreamName::Status).await?.is_some_and(|info| info.last_sequence > 0);
-            if told {
-                core.grants.doubt(core, Doubt::Lost);
-            }
+    let server = core.nats.server();
+    let Some(newest) = core.nats.last(StreamName::State, HEARTBEAT_SUBJECT).await? else {
+        // No controller has run yet, or the log is another than it was.
+        match core.nats.info(StreamName::Status).await?.is_some_and(|info| info.last_sequence > 0) {
+            true => core.grants.doubt(core, Doubt::Lost),
+            false => core.grants.vouch(server),
         }
-        (_, Some(last)) => {
-            let sequence = core.heartbeat().await?;
-            core.view.has_read(sequence).await;
-            let now = core.view.read(plane_core::world::World::time).unwrap_or(last);
-            if now.duration_since(last) > COLD {
-                core.grants.doubt(core, Doubt::Possible);
-            }
-        }
+        return Ok(());
+    };
+    let heartbeat = serde_json::from_slice::<Heartbeat>(&newest.payload).ok();
+    match heartbeat.and_then(|heartbeat| heartbeat.trusted) {
+        Some(trusted) if trusted == server => core.grants.vouch(server),
+        Some(_) | None => core.grants.doubt(core, Doubt::Possible),
     }
     Ok(())
 }

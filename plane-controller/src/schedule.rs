@@ -24,10 +24,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 /// A request is decided within this time, and answered within 8 s.
 const BUDGET: Duration = Duration::from_millis(7500);
+/// When a decision that hangs on a slow log is answered all the same.
+const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
 /// How long one drone may take to answer.
 const DRONE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A controller that has just started waits this long for the drones' signs of life before it says that there are none.
@@ -109,7 +114,7 @@ pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
         .nats
         .serve(&core.tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request| {
             let core = own.clone();
-            async move { schedule(&core, request).await }
+            async move { schedule_in_time(&core, request).await }
         })
         .await?;
     let own = core.clone();
@@ -139,6 +144,21 @@ enum Said {
     Nothing,
 }
 
+/// Decides in a task of its own: what was begun is brought to its end, also where the answer cannot wait for that.
+async fn schedule_in_time(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+    let (sender, answer) = oneshot::channel();
+    let own = core.clone();
+    core.tasks.spawn("schedule", async move {
+        // Nobody may wait for it any more.
+        let _ = sender.send(schedule(&own, request).await);
+    });
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(Fault::new(FaultCode::Internal, "a defect in Plane; its log says more")),
+        Err(_) => Err(Fault::new(FaultCode::Unavailable, "the state log is slow; ask again")),
+    }
+}
+
 async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
     let deadline = Instant::now() + BUDGET;
     let chosen = request.backend_id.clone();
@@ -162,7 +182,7 @@ async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<Schedule
             Standing::Held { backend, drone, bearer_token } => {
                 return Ok(ScheduleResponse::Scheduled { drone, backend_id: backend, bearer_token, spawned: false });
             }
-            Standing::Free { sequence, next_token } if core.grants.are_open() => {
+            Standing::Free { sequence, next_token } if core.grants.are_open(core) => {
                 if let Some(turn) = Turn::take(core, &request.cluster, &lock) {
                     let backend = chosen.clone().unwrap_or_else(|| BackendId::drawn(&core.chance));
                     let expected = match withdrawn {
@@ -199,7 +219,7 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
             Standing::Held { backend, drone, bearer_token } => {
                 return Ok(FetchResponse::Scheduled { drone, backend_id: backend, bearer_token });
             }
-            Standing::Free { .. } if core.grants.are_open() => return Ok(FetchResponse::NoBackendForLock),
+            Standing::Free { .. } if core.grants.are_open(core) => return Ok(FetchResponse::NoBackendForLock),
             Standing::Free { .. } | Standing::Undecided => {}
         }
         waiting.until(deadline).await?;
@@ -384,6 +404,11 @@ impl Decision<'_> {
 
     /// Writes that a drone may start the backend, or with `None` that none may. False where somebody else wrote.
     async fn assign(&mut self, drone: Option<DroneId>) -> Result<bool, Fault> {
+        if self.drone.is_some() && !self.core.grants.are_open(self.core) {
+            // A drone may have accepted it, and the log have lost that.
+            let message = "the state log may lack what was decided last; ask again";
+            return Err(Fault::new(FaultCode::Unavailable, message));
+        }
         let assignment = match (drone, &self.drone) {
             (Some(drone), _) => {
                 self.drone = Some(drone.clone());

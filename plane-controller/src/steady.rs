@@ -52,7 +52,8 @@ impl Pulse {
             beats.since = now;
         }
         *beats = Beats { last: now, generation: connection.generation, since: beats.since, steady };
-        steady.then_some(beats.since)
+        // What is read anew tells nothing of how long drones have been silent.
+        steady.then_some(beats.since.max(core.view.caught_up_at()))
     }
 }
 
@@ -78,8 +79,17 @@ pub(crate) enum Doubt {
 /// every drone has answered, and where the loss is certain, until the fencing time has passed besides.
 #[derive(Debug)]
 pub(crate) struct Grants {
-    hold: Mutex<Option<Hold>>,
+    trust: Mutex<Trust>,
     changed: watch::Sender<u64>,
+}
+
+/// What is thought of the log of one server.
+#[derive(Debug, Default)]
+struct Trust {
+    /// The server. Another one has not been thought about yet: nothing is granted from its log.
+    server: String,
+    /// Nothing where its log lacks nothing.
+    hold: Option<Hold>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,30 +105,49 @@ const ALL_HEARD: Duration = Duration::from_secs(5);
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { hold: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { trust: Mutex::default(), changed: watch::Sender::new(0) }
     }
 }
 
 impl Grants {
-    fn hold(&self) -> MutexGuard<'_, Option<Hold>> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log of a server lacks nothing.
+    pub(crate) fn vouch(&self, server: String) {
+        *self.trust() = Trust { server, hold: None };
+    }
+
+    /// The server whose log lacks nothing, where that is known.
+    pub(crate) fn trusted(&self) -> Option<String> {
+        let trust = self.trust();
+        trust.hold.is_none().then(|| trust.server.clone())
+    }
+
+    /// Whether what is thought here is of the log of this server.
+    pub(crate) fn know(&self, server: &str) -> bool {
+        self.trust().server == server
     }
 
     /// No lock is granted from now on, until that is settled.
     pub(crate) fn doubt(&self, core: &Core, doubt: Doubt) {
+        core.history.doubt();
         let call = core.chance.uuid().simple().to_string();
-        let mut hold = self.hold();
-        let doubt = match &*hold {
+        let server = core.nats.server();
+        let mut trust = self.trust();
+        let doubt = match &trust.hold {
             Some(Hold { doubt: Doubt::Lost, .. }) => Doubt::Lost,
             _ => doubt,
         };
         tracing::warn!(?doubt, "no locks are granted until the drones have told what they run");
-        *hold = Some(Hold { since: core.clock.boot(), doubt, call });
+        *trust = Trust { server, hold: Some(Hold { since: core.clock.boot(), doubt, call }) };
     }
 
     /// Whether locks may be granted.
-    pub(crate) fn are_open(&self) -> bool {
-        self.hold().is_none()
+    pub(crate) fn are_open(&self, core: &Core) -> bool {
+        let trust = self.trust();
+        trust.hold.is_none() && trust.server == core.nats.server()
     }
 
     /// Tells when that changes.
@@ -128,7 +157,7 @@ impl Grants {
 
     /// The call that is to be answered, and by whom; nothing where there is no doubt. Ends the doubt where it can.
     pub(crate) fn review(&self, core: &Core) -> Option<(String, BTreeSet<ClusterName>)> {
-        let Hold { since, doubt, call } = self.hold().clone()?;
+        let Hold { since, doubt, call } = self.trust().hold.clone()?;
         let passed = core.clock.since(since);
         let heard: BTreeSet<(ClusterName, DroneId)> = {
             let heard = core.drones.heard();
@@ -148,7 +177,7 @@ impl Grants {
         };
         if settled && caught_up && core.pulse.beat(core).is_some() {
             tracing::info!(?missing, "locks are granted again");
-            *self.hold() = None;
+            self.trust().hold = None;
             self.changed.send_modify(|count| *count += 1);
             core.view.hub.tell_all();
             return None;

@@ -29,6 +29,8 @@ pub(crate) struct View {
     caught_up: watch::Sender<bool>,
     read_to: watch::Sender<u64>,
     reading: Mutex<Reading>,
+    /// When the log that is read was made.
+    made: Mutex<Option<Timestamp>>,
     /// Told when the log turns out not to be what was read.
     again: Notify,
     pub(crate) hub: Hub,
@@ -38,6 +40,8 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 struct Reading {
     anchors: VecDeque<Anchor>,
+    /// When all that there was had been read, on the boot clock.
+    caught_up: Duration,
     /// When the newest entry was read, on the boot clock.
     newest: Duration,
     /// When each drone's newest lease was read, on the boot clock; that of a drone that was given up does not count.
@@ -66,6 +70,7 @@ impl View {
             caught_up: watch::Sender::new(false),
             read_to: watch::Sender::new(0),
             reading: Mutex::default(),
+            made: Mutex::default(),
             again: Notify::new(),
             hub: Hub::default(),
         }
@@ -85,6 +90,11 @@ impl View {
         *self.caught_up.borrow()
     }
 
+    /// Notes when the log was made, and gives what was noted before.
+    pub(crate) fn made(&self, when: Timestamp) -> Option<Timestamp> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).replace(when)
+    }
+
     /// Resolves once [`Self::is_caught_up`].
     pub(crate) async fn caught_up(&self) {
         let _ = self.caught_up.subscribe().wait_for(|done| *done).await;
@@ -93,6 +103,11 @@ impl View {
     /// Resolves once the entry of this sequence has been read.
     pub(crate) async fn has_read(&self, sequence: u64) {
         let _ = self.read_to.subscribe().wait_for(|read| *read >= sequence).await;
+    }
+
+    /// When all that there was had been read, on the boot clock.
+    pub(crate) fn caught_up_at(&self) -> Duration {
+        self.reading().caught_up
     }
 
     /// How long ago an entry was read last.
@@ -221,9 +236,12 @@ impl View {
                     (!live).then(|| (name.clone(), lock.clone(), holder.backend.clone(), backend.is_some()))
                 })
             });
-            (world.sequence(), held.collect::<Vec<_>>())
+            let mut held: Vec<_> = held.collect();
+            held.sort();
+            (world.sequence(), held)
         });
         tracing::info!(sequence, "caught up with the state log");
+        self.reading().caught_up = now;
         for (cluster, lock, backend, explained) in locks {
             if explained {
                 history.changed(cluster, backend);

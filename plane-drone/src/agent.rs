@@ -110,6 +110,18 @@ struct Life {
     answers: Vec<String>,
 }
 
+/// When a backend was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    /// To this process, while it was connected to this server. Another one may have lost who was given it since.
+    Now {
+        /// The server.
+        server: String,
+    },
+    /// To an earlier one.
+    Earlier,
+}
+
 /// What backends take of a drone.
 #[derive(Debug, Clone, Copy, Default)]
 struct Room {
@@ -180,7 +192,7 @@ impl Agent {
                     if request.lock.is_some() {
                         agent.fence.settled().await;
                     }
-                    agent.clone().decide(request, term).await
+                    agent.clone().decide(request, term, Asked::Earlier).await
                 };
                 if let Some(Err(error)) = stop.run_until_cancelled(deciding).await {
                     tracing::error!(%error, "it is decided at the next start");
@@ -233,9 +245,9 @@ impl Agent {
                 return Ok(false);
             }
         }
-        let term = self.fence.term();
+        let (term, asked) = (self.fence.term(), Asked::Now { server: self.nats.server() });
         match self.host.offer(&request).await {
-            Ok(Offered::New) => self.decide(request, term).await.map_err(|e| internal(&e)),
+            Ok(Offered::New) => self.decide(request, term, asked).await.map_err(|e| internal(&e)),
             Ok(Offered::Known(known)) => {
                 let same = *known == request;
                 self.life().deciding.remove(&backend);
@@ -276,11 +288,22 @@ impl Agent {
 
     /// Accepts a backend that is remembered, and begins with it; or finds that somebody else decided otherwise, and
     /// forgets it. A backend with a lock is accepted for the term of the lease in which that began.
-    async fn decide(self: Arc<Self>, request: SpawnRequest, term: u64) -> Result<bool, HostError> {
+    async fn decide(self: Arc<Self>, request: SpawnRequest, term: u64, asked: Asked) -> Result<bool, HostError> {
         let backend = request.backend_id.clone();
-        let accepted = self.accept(&request).await;
+        let accepted = match &asked {
+            Asked::Now { server } => self.accept(&request, server).await,
+            Asked::Earlier => self.was_accepted(&request).await,
+        };
         let locked = request.lock.is_some();
-        let done = if accepted {
+        let elsewhere = matches!(&asked, Asked::Now { server } if *server != self.nats.server());
+        let too_late = elsewhere || locked && (self.fence.term() != term || !self.fence.is_open());
+        let done = if accepted && too_late {
+            tracing::warn!(%backend, "not begun: the drone was given up, or NATS restarted, while it was being accepted");
+            match self.host.discard(&backend).await {
+                Ok(()) => self.host.disown(&backend).await,
+                Err(error) => Err(error),
+            }
+        } else if accepted {
             if let Err(error) = self.listen_for_terminate(&backend).await {
                 tracing::warn!(%backend, %error, "it cannot be terminated through NATS");
             }
@@ -293,33 +316,26 @@ impl Agent {
         };
         self.life().deciding.remove(&backend);
         done?;
-        if accepted {
+        if accepted && !too_late {
             self.changed.notify_one();
             if locked && (self.fence.term() != term || !self.fence.is_open()) {
                 self.host.give_up(&backend, "its drone was given up while it was being accepted").await;
             }
         }
-        Ok(accepted)
+        Ok(accepted && !too_late)
     }
 
     /// Writes that this drone has taken a backend, where the log still gives it to the drone. An outcome that is not
     /// known is found out, however long that takes.
-    async fn accept(&self, request: &SpawnRequest) -> bool {
+    async fn accept(&self, request: &SpawnRequest, server: &str) -> bool {
         // A controller of 0.3 does not say what stands in the log.
         let Some(expected) = request.assignment_seq else { return true };
-        let limits = &request.executable.resource_limits;
-        let lock = request.lock.clone().zip(request.fencing_token).map(|(name, token)| HeldLock { name, token });
-        let assignment = Assignment {
-            lock,
-            accepted: true,
-            memory_bytes: limits.memory_limit_bytes.map(std::num::NonZeroU64::get),
-            cpu_percent: limits.cpu_period_percent.map(|percent| percent.get().into()),
-            ..Assignment::to(self.identity.drone.clone(), request.bearer_token.clone())
-        };
-        let message = BackendMessage::Assignment(assignment);
-        let entry = StateEntry::backend(request.cluster.clone(), request.backend_id.clone(), message);
+        let entry = self.acceptance(request);
         let subject = entry.subject();
         loop {
+            if self.nats.server() != server {
+                return self.was_accepted(request).await;
+            }
             match self.nats.publish_expecting(subject.clone(), &entry, expected).await {
                 Ok(_) => return true,
                 Err(NatsError::WrongSequence(_)) => match self.nats.last(StreamName::State, &subject).await {
@@ -330,6 +346,35 @@ impl Agent {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// What came of an acceptance of an earlier process, which is not repeated: the log may have changed since. Waits
+    /// until somebody has decided; controllers take back what nobody accepts.
+    async fn was_accepted(&self, request: &SpawnRequest) -> bool {
+        let entry = self.acceptance(request);
+        let subject = entry.subject();
+        loop {
+            match self.nats.last(StreamName::State, &subject).await {
+                Ok(Some(found)) if Some(found.sequence) == request.assignment_seq => {}
+                Ok(found) => return found.is_some_and(|found| is_own(&found.payload, &entry)),
+                Err(error) => tracing::debug!(%error, "what came of an acceptance is not known yet"),
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn acceptance(&self, request: &SpawnRequest) -> StateEntry {
+        let limits = &request.executable.resource_limits;
+        let lock = request.lock.clone().zip(request.fencing_token).map(|(name, token)| HeldLock { name, token });
+        let assignment = Assignment {
+            lock,
+            accepted: true,
+            memory_bytes: limits.memory_limit_bytes.map(std::num::NonZeroU64::get),
+            cpu_percent: limits.cpu_period_percent.map(|percent| percent.get().into()),
+            ..Assignment::to(self.identity.drone.clone(), request.bearer_token.clone())
+        };
+        let message = BackendMessage::Assignment(assignment);
+        StateEntry::backend(request.cluster.clone(), request.backend_id.clone(), message)
     }
 
     /// Gives all backends up that hold a lock.

@@ -236,8 +236,15 @@ impl Keeper<'_> {
 
     async fn adopt(&mut self, found: Found) {
         match found {
-            // The log has lost it; there is nothing that could be against writing it again.
-            Found::Nothing => self.expected = 0,
+            // The log has lost it. While the fence is open, nobody can have given this drone up.
+            Found::Nothing if self.agent.fence.is_open() => self.expected = 0,
+            // Else the log may have lost that too.
+            Found::Nothing => {
+                self.agent.fence.close();
+                self.agent.give_up_locked("the log has lost its drone's lease, which had run out").await;
+                self.agent.report_anew();
+                self.expected = 0;
+            }
             Found::Vacant(sequence) | Found::Own(sequence) | Found::Earlier(sequence) | Found::Other(sequence) => {
                 self.expected = sequence;
             }

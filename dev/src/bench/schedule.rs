@@ -119,9 +119,9 @@ async fn floor(nats: &Nats, cluster: &Cluster, rounds: usize, tasks: &Tasks) -> 
         let entry = format!("state.floor.{number}");
         let began = Instant::now();
         nats.request(&echo, ANSWER_LIMIT).await?;
-        let sequence = nats.publish_expecting(entry.clone(), &Heartbeat { heartbeat: () }, 0).await?;
+        let sequence = nats.publish_expecting(entry.clone(), &Heartbeat { heartbeat: (), trusted: None }, 0).await?;
         nats.request(&echo, ANSWER_LIMIT).await?;
-        nats.publish_expecting(entry, &Heartbeat { heartbeat: () }, sequence).await?;
+        nats.publish_expecting(entry, &Heartbeat { heartbeat: (), trusted: None }, sequence).await?;
         times.push(began.elapsed());
     }
     times.sort();

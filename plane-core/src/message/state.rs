@@ -20,10 +20,14 @@ pub const MISSING_VERSION: &str = "missing_drone_version";
 pub const HEARTBEAT_SUBJECT: &str = "state.heartbeat";
 
 /// The log's own clock, `state.heartbeat`, every second by each controller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Always null.
     pub heartbeat: (),
+    /// The server of which its writer knows that the log lacks nothing; none while it is in doubt. A server that
+    /// restarts has another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<String>,
 }
 
 /// An entry about a cluster.

@@ -96,6 +96,7 @@ fn published() {
 #[test]
 fn the_state_log() {
     same::<Heartbeat>(&json!({"heartbeat": null}));
+    same::<Heartbeat>(&json!({"heartbeat": null, "trusted": "NABC"}));
     let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let samples = [
         (

@@ -92,6 +92,10 @@ impl Transport for JetStream {
     }
 
     async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
+        // The client library would keep it, and send it to a server that may have lost what it was decided on.
+        if !self.connection.borrow().up {
+            return Err(NatsError::other(subject, "there is no connection now"));
+        }
         let mut message = PublishMessage::build().payload(payload);
         if let Some(expected) = expected {
             message = message.expected_last_subject_sequence(expected);
