@@ -14,6 +14,7 @@ mod intake;
 pub mod lock;
 mod log;
 mod loss;
+mod placed;
 pub mod placement;
 mod purge;
 mod schedule;

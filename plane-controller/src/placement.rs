@@ -27,6 +27,14 @@ impl std::ops::AddAssign for Use {
     }
 }
 
+impl std::ops::SubAssign for Use {
+    fn sub_assign(&mut self, other: Self) {
+        self.backends = self.backends.saturating_sub(other.backends);
+        self.memory_bytes = self.memory_bytes.saturating_sub(other.memory_bytes);
+        self.cpu_percent = self.cpu_percent.saturating_sub(other.cpu_percent);
+    }
+}
+
 impl Use {
     /// What a request would take of a drone.
     pub fn of(request: &ScheduleRequest) -> Self {

@@ -46,32 +46,14 @@ const FENCING_TOKEN: &str = "PLANE_FENCING_TOKEN";
 /// Of more than twice as many drones, so many drawn at random are looked at first: the best of some is nearly as little
 /// loaded as the best of all (Mitzenmacher 2001, "The power of two choices").
 const SAMPLE: u64 = 16;
-/// A backend that was placed is read back from the log within this time, or never will be.
-const READ_BACK: Duration = Duration::from_secs(60);
 
-/// What this controller is deciding now.
+/// The locks that this controller is deciding now.
 #[derive(Debug, Default)]
 pub(crate) struct Deciding {
-    placed: Mutex<BTreeMap<BackendId, Placed>>,
     locks: Mutex<HashSet<(ClusterName, LockName)>>,
 }
 
-/// A backend that was placed, until that is read back from the log.
-#[derive(Debug)]
-struct Placed {
-    cluster: ClusterName,
-    drone: DroneId,
-    used: Use,
-    /// The sequence of its assignment, once it has one.
-    sequence: Option<u64>,
-    at: Instant,
-}
-
 impl Deciding {
-    fn placed(&self) -> MutexGuard<'_, BTreeMap<BackendId, Placed>> {
-        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn locks(&self) -> MutexGuard<'_, HashSet<(ClusterName, LockName)>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,17 +278,8 @@ async fn decide(
         sequence: expected,
     };
     let outcome = decision.run(hold.map(|(_, sequence)| sequence), deadline).await;
-    let mut placed = core.deciding.placed();
-    match &outcome {
-        // It counts until it is read back.
-        Ok(Outcome::Scheduled(..)) => {
-            if let Some(placed) = placed.get_mut(backend) {
-                placed.sequence = Some(decision.sequence);
-            }
-        }
-        Ok(Outcome::LockTaken(_) | Outcome::NoDrone) | Err(_) => {
-            placed.remove(backend);
-        }
+    if !matches!(outcome, Ok(Outcome::Scheduled(..))) {
+        core.view.in_flight.remove(backend);
     }
     outcome
 }
@@ -532,21 +505,13 @@ impl Decision<'_> {
         let since = core.pulse.beat(core).unwrap_or(now);
         let heard = core.drones.heard();
         let drones = heard.get(cluster).map_or(&[][..], Vec::as_slice);
-        let mut placed = core.deciding.placed();
-        placed.remove(self.backend);
+        let mut in_flight = core.view.in_flight.hold();
+        in_flight.lift(self.backend);
         let chosen = core.view.read_with_leases(|world, leases| {
-            placed.retain(|backend, placed| {
-                let read = world.backend(&placed.cluster, backend).and_then(|known| known.assignment.as_ref());
-                let awaited = |sequence| read.is_none_or(|assigned| assigned.sequence < sequence);
-                placed.sequence.is_none_or(awaited) && placed.at.elapsed() < READ_BACK
-            });
-            let mut in_flight: BTreeMap<&DroneId, Use> = BTreeMap::new();
-            for placed in placed.values().filter(|placed| placed.cluster == *cluster) {
-                *in_flight.entry(&placed.drone).or_default() += placed.used;
-            }
+            let in_flight = in_flight.of(cluster);
             let (known, leases) = (world.cluster(cluster), leases.get(cluster));
             let fresh = |at: Duration| now.saturating_sub(at.max(since)) < core.timing.silent;
-            let view = |heard| candidate(heard, known, leases, &in_flight, core.rules.count, fresh);
+            let view = |heard| candidate(heard, known, leases, in_flight, core.rules.count, fresh);
             let chance = || core.chance.number();
             let count = drones.len() as u64;
             if count > SAMPLE * 2 {
@@ -559,8 +524,7 @@ impl Decision<'_> {
             }
             choose(drones.iter().filter_map(view), self.request, &self.refused, chance)
         })?;
-        let (cluster, drone, used) = (cluster.clone(), chosen.clone(), Use::of(self.request));
-        placed.insert(self.backend.clone(), Placed { cluster, drone, used, sequence: None, at: Instant::now() });
+        in_flight.place(self.backend.clone(), cluster.clone(), chosen.clone(), Use::of(self.request));
         Ok(chosen)
     }
 }
@@ -570,7 +534,7 @@ fn candidate<'a>(
     heard: &'a Heard,
     known: Option<&Cluster>,
     leases: Option<&BTreeMap<DroneId, Duration>>,
-    in_flight: &BTreeMap<&DroneId, Use>,
+    in_flight: Option<&BTreeMap<DroneId, Use>>,
     count: fn(&mut Use, Use),
     fresh: impl Fn(Duration) -> bool,
 ) -> Option<Candidate<'a>> {
@@ -581,7 +545,7 @@ fn candidate<'a>(
         memory_bytes: load.memory_bytes,
         cpu_percent: load.cpu_percent,
     });
-    count(&mut used, in_flight.get(id).copied().unwrap_or_default());
+    count(&mut used, in_flight.and_then(|in_flight| in_flight.get(id)).copied().unwrap_or_default());
     let leases_itself = drone.has_feature("lease");
     let read = leases.and_then(|leases| leases.get(id)).copied();
     let leased = !leases_itself || (!drone.is_lost() && read.is_some_and(&fresh));

@@ -1,6 +1,6 @@
 //! This controller's own world: read from the state log, never written to by anything else.
 
-use crate::{history::Historian, hub::Hub};
+use crate::{history::Historian, hub::Hub, placed::InFlight};
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     clock::Clock,
@@ -34,6 +34,8 @@ pub(crate) struct View {
     /// Told when the log turns out not to be what was read.
     again: Notify,
     pub(crate) hub: Hub,
+    /// What this controller has placed and not read back.
+    pub(crate) in_flight: InFlight,
 }
 
 /// What is noted of the reading itself.
@@ -73,6 +75,7 @@ impl View {
             made: Mutex::default(),
             again: Notify::new(),
             hub: Hub::default(),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -149,6 +152,7 @@ impl View {
     fn drop_world(&self) {
         *self.world.write().unwrap_or_else(PoisonError::into_inner) = World::forgetting_after(self.retention);
         *self.reading() = Reading::default();
+        self.in_flight.clear();
         self.read_to.send_replace(0);
     }
 
@@ -191,11 +195,16 @@ impl View {
     }
 
     fn tell_of_backend(&self, cluster: ClusterName, backend: BackendId, history: &Historian) {
-        let (lock, has_news) = self.read(|world| {
-            let Some(known) = world.backend(&cluster, &backend) else { return (None, false) };
-            let lock = known.assignment.as_ref().and_then(|assigned| Some(assigned.lock.as_ref()?.name.clone()));
-            (lock, known.current().is_some() || known.is_withdrawn())
+        let (lock, drone, has_news) = self.read(|world| {
+            let Some(known) = world.backend(&cluster, &backend) else { return (None, None, false) };
+            let assigned = known.assignment.as_ref();
+            let lock = assigned.and_then(|assigned| Some(assigned.lock.as_ref()?.name.clone()));
+            let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
+            (lock, drone, known.current().is_some() || known.is_withdrawn())
         });
+        if let Some(drone) = drone {
+            self.in_flight.read_back(&backend, &drone);
+        }
         if let Some(lock) = lock {
             self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
             self.hub.tell(&cluster, &lock);

@@ -10,41 +10,40 @@ use std::{
 use uuid::Uuid;
 
 /// Where random numbers come from. Clones draw from the same source.
-#[derive(Clone, Default)]
-pub struct Chance(Option<Arc<AtomicU64>>);
+#[derive(Clone)]
+pub struct Chance {
+    /// Numbers that nobody has to guess: they are drawn often, and the operating system's are dear.
+    state: Arc<AtomicU64>,
+    seeded: bool,
+}
 
 impl Chance {
-    /// The operating system's source, which nobody can foresee.
+    /// Ids from the operating system's source, which nobody can foresee; numbers from a seed that it gave.
     pub fn system() -> Self {
-        Self(None)
+        let seed = Uuid::new_v4().as_u64_pair();
+        Self { state: Arc::new(AtomicU64::new(seed.0 ^ seed.1)), seeded: false }
     }
 
     /// A sequence that is the same for the same seed: for simulations only, ids drawn from it are no secrets.
     pub fn seeded(seed: u64) -> Self {
-        Self(Some(Arc::new(AtomicU64::new(seed))))
+        Self { state: Arc::new(AtomicU64::new(seed)), seeded: true }
     }
 
     /// A random UUID, version 4.
     pub fn uuid(&self) -> Uuid {
-        match &self.0 {
-            None => Uuid::new_v4(),
-            Some(_) => Uuid::from_u64_pair(self.number(), self.number()),
+        match self.seeded {
+            false => Uuid::new_v4(),
+            true => Uuid::from_u64_pair(self.number(), self.number()),
         }
     }
 
-    /// Any number.
+    /// Any number; it is no secret. SplitMix64 (Steele, Lea, Flood 2014).
     pub fn number(&self) -> u64 {
-        match &self.0 {
-            None => Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1,
-            // SplitMix64 (Steele, Lea, Flood 2014).
-            Some(state) => {
-                let mut z =
-                    state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^ (z >> 31)
-            }
-        }
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 
     /// A number below `bound`; 0 where that is 0.
@@ -55,7 +54,7 @@ impl Chance {
 
 impl fmt::Debug for Chance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Chance(seeded)" } else { "Chance(system)" })
+        f.write_str(if self.seeded { "Chance(seeded)" } else { "Chance(system)" })
     }
 }
 
