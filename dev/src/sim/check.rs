@@ -227,7 +227,8 @@ impl Sim {
         }
         let checker = lock(&self.checker);
         let since = checker.leases.get(&assignment.drone).map_or(Duration::MAX, |at| self.now().saturating_sub(*at));
-        let excused = checker.wiped.contains(&assignment.drone) || checker.log_lost;
+        let begun = checker.begun.contains_key(backend);
+        let excused = !begun || checker.wiped.contains(&assignment.drone) || checker.log_lost;
         drop(checker);
         let patience = self.options.scheduler().timing().abandon;
         if (silent && since < patience) || (!silent && !excused) {
