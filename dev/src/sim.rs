@@ -206,6 +206,12 @@ impl Options {
         }
     }
 
+    /// The same, but that the server loses nothing that it acknowledged.
+    #[must_use]
+    pub fn keeping_the_log(self) -> Self {
+        Self { faults: Faults { tail_losses: 0, deletions: 0, ..self.faults }, ..self }
+    }
+
     /// The deadlines: short, in the proportions of the real ones.
     pub(crate) fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig {
