@@ -35,9 +35,11 @@ pub(crate) async fn watch(core: Arc<Core>) {
         loop {
             let up = connection.borrow_and_update().up;
             if up && !core.grants.know(&core.nats.server()) {
-                // A server that restarted may have lost what it acknowledged last, and what of that was never read here
-                // is missed by no comparison.
+                // A server that restarted may have lost what it acknowledged last. What of that was never read here is
+                // missed by no comparison, and what was read since may hide that something before it is gone.
                 core.grants.doubt(&core, Doubt::Possible);
+                core.view.read_again();
+                core.view.caught_up().await;
             }
             match compare(&core).await {
                 Ok(true) => {}
