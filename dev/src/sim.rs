@@ -248,7 +248,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
                 }
             }
         }
-        tokio::time::sleep(Duration::from_secs(40)).await;
+        tokio::time::sleep(Duration::from_secs(22)).await;
         sim.check_agreement().await;
         sim.check_locks(&clients).await;
         sim.check_agreement().await;
