@@ -246,6 +246,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
                 if clients.drain(drone.clone(), false).await {
                     break;
                 }
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
         tokio::time::sleep(Duration::from_secs(22)).await;
