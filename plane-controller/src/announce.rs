@@ -64,8 +64,8 @@ pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &
     }
     let same_hold = |assigned: &plane_core::world::Assigned| assigned.lock == hold(announced);
     match known.and_then(|known| known.assignment.as_ref()) {
-        // It runs there: the log has lost that it was given on.
-        Some(assigned) if !assigned.accepted && !assigned.withdrawn && !state.is_final() && same_hold(assigned) => {
+        // It runs or ran there: the log has lost that it was given on.
+        Some(assigned) if !assigned.accepted && !assigned.withdrawn && same_hold(assigned) => {
             Verdict::Accept(assigned.sequence)
         }
         Some(assigned) if assigned.drone != *drone || assigned.withdrawn => Verdict::Lost,
@@ -98,7 +98,7 @@ async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
         return Err(Fault::bad_request(format!("backends: expected at most {most}, found {}", backends.len())));
     }
     // Who has not noticed yet that the log lost something would answer from what it had.
-    if !loss::compare(core).await.map_err(|e| unavailable(&e))? {
+    if !core.grants.know(&core.nats.server()) || !loss::compare(core).await.map_err(|e| unavailable(&e))? {
         return Err(late());
     }
     read_all(core).await?;

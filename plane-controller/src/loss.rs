@@ -4,6 +4,7 @@
 use crate::{Core, steady::Doubt};
 use jiff::SignedDuration;
 use plane_core::{
+    id::{ClusterName, DroneId},
     message::{
         drone::AnnounceCall,
         state::{HEARTBEAT_SUBJECT, Heartbeat},
@@ -11,10 +12,12 @@ use plane_core::{
     nats::{NatsError, StreamName},
     world::World,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How often the log is compared with what was read.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Drones that come to a new log have registered by then.
+const REGISTERED_AFTER: Duration = Duration::from_secs(5);
 /// How often drones are called until they have answered.
 const CALL_EVERY: Duration = Duration::from_secs(2);
 
@@ -36,9 +39,11 @@ pub(crate) async fn watch(core: Arc<Core>) {
         loop {
             let up = connection.borrow_and_update().up;
             if up && !core.grants.know(&core.nats.server()) {
-                // A server that restarted may have lost what it acknowledged last, and what of that was never read here
-                // is missed by no comparison.
+                // A server that restarted may have lost what it acknowledged last. What of that was never read here is
+                // missed by no comparison, and what was read since may hide that something before it is gone.
                 core.grants.doubt(&core, Doubt::Possible);
+                core.view.read_again();
+                core.view.caught_up().await;
             }
             match compare(&core).await {
                 Ok(true) => {}
@@ -123,24 +128,45 @@ pub(crate) async fn doubt_at_start(core: &Core) -> Result<(), NatsError> {
     Ok(())
 }
 
-/// Calls drones while there is doubt, for as long as the tasks run.
+/// Calls drones while there is doubt, or while some are unknown, for as long as the tasks run.
 pub(crate) async fn call_drones(core: Arc<Core>) {
     let stop = core.tasks.stop_token();
     let mut called = Duration::ZERO;
     while stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(250))).await.is_some() {
-        let Some((call, clusters)) = core.grants.review(&core) else {
+        let now = core.clock.boot();
+        let (call, clusters) = match core.grants.review(&core) {
+            Some((call, clusters)) => (Some(call), clusters),
+            None => (None, unregistered(&core, now)),
+        };
+        if clusters.is_empty() {
             called = Duration::ZERO;
             continue;
-        };
-        let now = core.clock.boot();
+        }
         if called != Duration::ZERO && now.saturating_sub(called) < CALL_EVERY {
             continue;
         }
         called = now;
         for cluster in clusters {
-            if let Err(error) = core.nats.publish(&AnnounceCall { cluster, call: Some(call.clone()) }).await {
+            if let Err(error) = core.nats.publish(&AnnounceCall { cluster, call: call.clone() }).await {
                 tracing::debug!(%error, "drones cannot be called");
             }
         }
     }
+}
+
+/// The clusters of drones that have been heard for a while and that the log does not know: it was made anew, and they
+/// registered with the one before.
+fn unregistered(core: &Core, now: Duration) -> BTreeSet<ClusterName> {
+    if core.view.caught_up_at() == Duration::ZERO || now.saturating_sub(core.view.caught_up_at()) < REGISTERED_AFTER {
+        return BTreeSet::new();
+    }
+    let heard: Vec<_> = {
+        let heard = core.drones.heard();
+        heard.iter().flat_map(|(name, drones)| drones.keys().map(|id| (name.clone(), id.clone()))).collect()
+    };
+    core.view.read(|world| {
+        let unknown =
+            |(name, id): &(ClusterName, DroneId)| world.drone(name, id).is_none_or(|drone| drone.meta.is_none());
+        heard.into_iter().filter(unknown).map(|(name, _)| name).collect()
+    })
 }

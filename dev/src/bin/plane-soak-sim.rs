@@ -26,6 +26,9 @@ struct Arguments {
     /// Lets nothing go wrong.
     #[arg(long)]
     calm: bool,
+    /// Lets the server lose nothing that it acknowledged.
+    #[arg(long)]
+    keep_log: bool,
     /// Goes on after a seed that fails.
     #[arg(long)]
     all: bool,
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
                     }
                     let seed = arguments.first + number;
                     let options = if arguments.calm { Options::calm() } else { Options::drawn(seed) };
+                    let options = if arguments.keep_log { options.keeping_the_log() } else { options };
                     if let Err(violation) = sim::run(seed, &options) {
                         println!("{violation}");
                         failures().push(violation);

@@ -30,6 +30,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 /// The entry of a request's metadata that says which request it is.
 pub(super) const REQUEST: &str = "request";
 
+/// How the ids of backends begin that clients choose.
+pub(super) const CHOSEN: &str = "chosen-";
+
 /// What has been seen of a run.
 #[derive(Default)]
 pub(super) struct Checker {
@@ -108,7 +111,7 @@ impl Checker {
     /// A client was told that a backend was made for its request.
     pub(super) fn spawned(&mut self, backend: &BackendId, request: &str) -> Result<(), String> {
         match self.spawned.insert(backend.clone(), request.to_owned()) {
-            Some(other) if other != request => {
+            Some(other) if other != request && !(self.log_lost && backend.as_str().starts_with(CHOSEN)) => {
                 Err(format!("backend {backend} was made for request {other} and for request {request}"))
             }
             _ => Ok(()),
@@ -175,6 +178,8 @@ impl Sim {
         let other = checker.begun.insert(backend.clone(), drone.clone()).filter(|other| other != drone);
         let number = request.metadata.get(REQUEST).cloned().unwrap_or_default();
         let doubled = checker.twice.1.contains(&number);
+        // Ids that clients choose are free again once nobody remembers them.
+        let other = other.filter(|_| !(checker.log_lost && backend.as_str().starts_with(CHOSEN)));
         let second = checker.begun_for.insert(number.clone(), backend.clone()).filter(|first| first != backend);
         drop(checker);
         self.note(format_args!("{drone} begins {backend} for request {number}"));
@@ -227,7 +232,8 @@ impl Sim {
         }
         let checker = lock(&self.checker);
         let since = checker.leases.get(&assignment.drone).map_or(Duration::MAX, |at| self.now().saturating_sub(*at));
-        let excused = checker.wiped.contains(&assignment.drone) || checker.log_lost;
+        let begun = checker.begun.contains_key(backend);
+        let excused = !begun || checker.wiped.contains(&assignment.drone) || checker.log_lost;
         drop(checker);
         let patience = self.options.scheduler().timing().abandon;
         if (silent && since < patience) || (!silent && !excused) {

@@ -2,7 +2,7 @@
 
 use super::{
     Rule,
-    check::REQUEST,
+    check::{CHOSEN, REQUEST},
     machine::{Kind, cluster},
     run::{Sim, lock},
 };
@@ -143,12 +143,13 @@ impl Clients {
                     let racers = if dice.hit(250_000) { 2 + dice.below(8) } else { 1 };
                     for _ in 0..racers {
                         let (own, lock_name) = (self.clone(), lock_name.clone());
-                        let id = dice.hit(100_000).then(|| format!("chosen-{}", dice.below(30)).parse().ok()).flatten();
+                        let id =
+                            dice.hit(100_000).then(|| format!("{CHOSEN}{}", dice.below(30)).parse().ok()).flatten();
                         self.sim.spawn(async move { drop(own.schedule(Some(lock_name), id).await) });
                     }
                 }
                 35..60 => {
-                    let id = dice.hit(100_000).then(|| format!("chosen-{}", dice.below(30)).parse().ok()).flatten();
+                    let id = dice.hit(100_000).then(|| format!("{CHOSEN}{}", dice.below(30)).parse().ok()).flatten();
                     self.sim.spawn(async move { drop(own.schedule(None, id).await) });
                 }
                 60..70 => {

@@ -259,6 +259,7 @@ impl Sim {
             });
         }
         link.state = LinkState::Up;
+        let epoch = link.epoch;
         let (up, down) = (std::mem::take(&mut link.held_up), std::mem::take(&mut link.held_down));
         for subscription in network.subscriptions.values_mut().filter(|one| one.process == process) {
             subscription.stands = true;
@@ -266,8 +267,10 @@ impl Sim {
         drop(network);
         self.note(format_args!("link of {} is up", process.0));
         lock(&self.checker).disturb(process);
-        up.into_iter().for_each(|parcel| self.send_up(process, parcel));
-        down.into_iter().for_each(|parcel| self.send_down(process, parcel));
+        // At once: what was sent later is not to overtake them.
+        let now = self.now();
+        up.into_iter().for_each(|parcel| self.at(now, move |sim| sim.arrive(process, epoch, true, parcel)));
+        down.into_iter().for_each(|parcel| self.at(now, move |sim| sim.arrive(process, epoch, false, parcel)));
     }
 
     /// The server passes a message on; false where nobody listens.
