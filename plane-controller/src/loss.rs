@@ -162,7 +162,10 @@ fn unregistered(core: &Core, now: Duration) -> BTreeSet<ClusterName> {
     }
     let heard: Vec<_> = {
         let heard = core.drones.heard();
-        heard.iter().flat_map(|(name, drones)| drones.keys().map(|id| (name.clone(), id.clone()))).collect()
+        heard
+            .iter()
+            .flat_map(|(name, drones)| drones.iter().map(|heard| (name.clone(), heard.status.drone_id.clone())))
+            .collect()
     };
     core.view.read(|world| {
         let unknown =
