@@ -278,7 +278,7 @@ impl Writer {
         for (name, sequence, token) in free {
             let entry = LockEntry { lock: name, holder: None, last_token: Some(token) };
             if let log::Written::Won(_) = log::hold(&self.nats, cluster, entry, sequence).boxed().await? {
-                tracing::info!(%cluster, %backend, "its lock is free");
+                tracing::debug!(%cluster, %backend, "its lock is free");
             }
         }
         Ok(())

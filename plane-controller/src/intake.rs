@@ -112,7 +112,7 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
     core.history.entering(&backend);
     match log::reach(&core.nats, &cluster, &backend, reached).await {
         Ok(Written::Won(_)) => {
-            tracing::info!(%backend, %drone, %state, "backend");
+            tracing::debug!(%backend, %drone, %state, "backend");
             Ok(())
         }
         Ok(Written::Lost) => Ok(()),

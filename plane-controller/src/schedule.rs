@@ -357,7 +357,7 @@ impl Decision<'_> {
 
     fn scheduled(&self, drone: DroneId) -> Outcome {
         let (cluster, backend_id) = (&self.request.cluster, self.backend.clone());
-        tracing::info!(%cluster, backend = %backend_id, %drone, "scheduled");
+        tracing::debug!(%cluster, backend = %backend_id, %drone, "scheduled");
         let bearer_token = self.bearer_token.clone();
         Outcome::Scheduled(
             ScheduleResponse::Scheduled { drone, backend_id, bearer_token, spawned: true },

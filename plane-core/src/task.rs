@@ -24,7 +24,7 @@ pub struct Tasks {
 #[derive(Debug, Default)]
 struct Shared {
     tracker: TaskTracker,
-    running: Mutex<BTreeMap<u64, String>>,
+    running: Mutex<BTreeMap<u64, Arc<str>>>,
     next: AtomicU64,
     failed: AtomicBool,
     root: CancellationToken,
@@ -70,16 +70,16 @@ impl Tasks {
     }
 
     /// Runs a task that may end when it likes. A panic of it is logged with its name, and harms nothing else.
-    pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
         self.start(name.into(), false, task);
     }
 
     /// Runs a task that the daemon cannot do without: its end before the stop signal stops the daemon as failed.
-    pub fn spawn_essential(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_essential(&self, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
         self.start(name.into(), true, task);
     }
 
-    fn start(&self, name: String, essential: bool, task: impl Future<Output = ()> + Send + 'static) {
+    fn start(&self, name: Arc<str>, essential: bool, task: impl Future<Output = ()> + Send + 'static) {
         let shared = self.shared.clone();
         let stop = self.stop.clone();
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -88,10 +88,10 @@ impl Tasks {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             shared.names().remove(&id);
             if panicked {
-                tracing::error!(task = name, "task panicked");
+                tracing::error!(task = %name, "task panicked");
             }
             if essential && !stop.is_cancelled() {
-                tracing::error!(task = name, "an essential task ended; stopping");
+                tracing::error!(task = %name, "an essential task ended; stopping");
                 shared.failed.store(true, Ordering::Relaxed);
                 shared.root.cancel();
             }
@@ -120,7 +120,7 @@ impl Tasks {
         self.shared.tracker.close();
         let ended = tokio::time::timeout(deadline, self.shared.tracker.wait()).await.is_ok();
         if !ended {
-            let names: Vec<String> = self.shared.names().values().take(20).cloned().collect();
+            let names: Vec<Arc<str>> = self.shared.names().values().take(20).cloned().collect();
             tracing::warn!(tasks = ?names, "tasks still running at the deadline");
         }
         ended
@@ -128,7 +128,7 @@ impl Tasks {
 }
 
 impl Shared {
-    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, String>> {
+    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<str>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

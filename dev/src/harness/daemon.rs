@@ -10,6 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What daemons log, where `PLANE_DEV_LOG` does not say otherwise.
+const DEBUG_LOG: &str = "info,plane_core=debug,plane_controller=debug,plane_drone=debug";
+
 /// A daemon of Plane and what it was started with.
 #[derive(Debug)]
 pub struct Daemon {
@@ -45,10 +48,8 @@ impl Daemon {
     pub fn start(&mut self) -> Result<()> {
         std::fs::write(&self.log, "")?;
         let mut command = Command::new(binary(self.program)?);
-        command
-            .arg(&self.config)
-            .env("RUST_LOG", "info,plane_core=debug,plane_controller=debug,plane_drone=debug")
-            .env("NO_COLOR", "1");
+        let log = std::env::var("PLANE_DEV_LOG").unwrap_or_else(|_| DEBUG_LOG.to_owned());
+        command.arg(&self.config).env("RUST_LOG", log).env("NO_COLOR", "1");
         self.process = Some(Process::start(self.program, command, &self.log)?);
         Ok(())
     }

@@ -40,7 +40,8 @@ impl Nats {
         let mut requests = self.transport().subscribe(subject, group).await?;
         let stop = CancellationToken::new();
         let (ended, all_stop) = (stop.clone(), tasks.stop_token());
-        let (nats, workers, name) = (self.clone(), tasks.clone(), subject.to_owned());
+        let (nats, workers) = (self.clone(), tasks.clone());
+        let name: Arc<str> = format!("answer {subject}").into();
         let places = Arc::new(Semaphore::new(CONCURRENT_REQUESTS));
         tasks.spawn(format!("serve {subject}"), async move {
             loop {
@@ -52,7 +53,7 @@ impl Nats {
                 };
                 let Ok(place) = places.clone().acquire_owned().await else { break };
                 let (nats, handler) = (nats.clone(), handler.clone());
-                workers.spawn(format!("answer {name}"), async move {
+                workers.spawn(name.clone(), async move {
                     let answer = answer::<M, _, _>(&message, handler).await;
                     reply(&nats, message, &answer).await;
                     drop(place);
