@@ -5,7 +5,7 @@
 
 use futures_util::future::join_all;
 use plane_core::{
-    id::{BackendId, ClusterName},
+    id::BackendId,
     message::{
         backend::PublicStatus,
         schedule::{ScheduleRequest, ScheduleResponse},
@@ -87,8 +87,9 @@ async fn histories(client: &Nats) -> HashMap<BackendId, Vec<(PublicStatus, jiff:
     histories
 }
 
-/// Histories go forward and end once; a lock goes on only after its holder's end is public, with a higher token.
-async fn check(client: &Nats, entries: &[Entry], book: &Book) {
+/// Histories go forward and end once; a lock goes on only after its holder's end is public, with a higher token. Of
+/// entries that were superseded while the reader's own server was down nothing is known; `whole` says that none were.
+async fn check(client: &Nats, entries: &[Entry], book: &Book, whole: bool) {
     let histories = histories(client).await;
     for (backend, history) in &histories {
         for pair in history.windows(2) {
@@ -128,7 +129,7 @@ async fn check(client: &Nats, entries: &[Entry], book: &Book) {
     for told in &book.told {
         let held =
             holders.get(&told.lock).is_some_and(|held| held.iter().any(|(backend, ..)| *backend == told.backend));
-        assert!(held, "{told:?} never held the lock");
+        assert!(held || !whole, "{told:?} never held the lock");
         *spawned.entry(&told.backend).or_default() += usize::from(told.spawned);
     }
     assert!(spawned.values().all(|count| *count <= 1), "one backend, two that spawned it: {spawned:?}");
@@ -160,24 +161,34 @@ async fn settled(cluster: &Cluster) {
         if live == found {
             return;
         }
-        assert!(began.elapsed() < PATIENCE * 2, "the log has {live:?}, there are {found:?}");
+        assert!(began.elapsed() < patience() * 2, "the log has {live:?}, there are {found:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn start(name: Option<ClusterName>, nodes: usize) -> Cluster {
+/// With deadlines of seconds, or with `PLANE_DEFAULT_DEADLINES` the defaults.
+async fn start(nodes: usize) -> Cluster {
     let replicas = if nodes > 1 { "stream_replicas = 3\n" } else { "" };
+    let (agent, scheduler) = if defaults() { ("", "") } else { (QUICK_AGENT, QUICK_SCHEDULER) };
     let settings = Settings {
-        name,
         controllers: 3,
         drones: 3,
-        agent: QUICK_AGENT.to_owned(),
-        scheduler: format!("{QUICK_SCHEDULER}{replicas}"),
+        agent: agent.to_owned(),
+        scheduler: format!("{scheduler}{replicas}"),
         nats_nodes: nodes,
         proxied: true,
         ..Settings::default()
     };
     Cluster::start_as(settings).await.unwrap()
+}
+
+fn defaults() -> bool {
+    std::env::var_os("PLANE_DEFAULT_DEADLINES").is_some()
+}
+
+/// How long things may take that have to come about: longer than a drone takes to be lost.
+fn patience() -> Duration {
+    if defaults() { PATIENCE * 4 } else { PATIENCE }
 }
 
 struct Run {
@@ -205,7 +216,7 @@ impl Run {
     async fn goes_on(&self, what: &str) {
         let (began, before) = (Instant::now(), self.book.lock().unwrap().told.len());
         while self.book.lock().unwrap().told.len() < before + ASKERS {
-            assert!(began.elapsed() < PATIENCE, "nothing goes on: {what}");
+            assert!(began.elapsed() < patience(), "nothing goes on: {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -214,7 +225,7 @@ impl Run {
         self.book.lock().unwrap().unanswered
     }
 
-    async fn end(self, cluster: &Cluster) {
+    async fn end(self, cluster: &Cluster, whole: bool) {
         self.on.store(false, Ordering::Relaxed);
         join_all(self.askers).await;
         let request = cluster.request(300, &[]);
@@ -225,7 +236,7 @@ impl Run {
                 loop {
                     match cluster.schedule(&request).await {
                         Ok((backend, _)) => return backend,
-                        Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+                        Err(error) => assert!(began.elapsed() < patience(), "{error}"),
                     }
                 }
             }))
@@ -238,13 +249,13 @@ impl Run {
         settled(cluster).await;
         let entries = self.entries.lock().unwrap().clone();
         let book = std::mem::take(&mut *self.book.lock().unwrap());
-        check(&cluster.client, &entries, &book).await;
+        check(&cluster.client, &entries, &book, whole).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn controllers_and_drones_are_killed_stopped_and_cut_off() {
-    let mut cluster = start(None, 1).await;
+    let mut cluster = start(1).await;
     let run = Run::begin(&cluster);
     run.goes_on("at first").await;
     // What befalls drones leaves no request without an answer.
@@ -278,12 +289,12 @@ async fn controllers_and_drones_are_killed_stopped_and_cut_off() {
     cluster.drones[1].daemon.resume().unwrap();
     cluster.controllers[1].link.as_ref().unwrap().mend();
     run.goes_on("at last").await;
-    run.end(&cluster).await;
+    run.end(&cluster, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_of_nats_are_lost_one_at_a_time() {
-    let mut cluster = start(None, 3).await;
+    let mut cluster = start(3).await;
     let run = Run::begin(&cluster);
     run.goes_on("at first").await;
     for node in 0..3 {
@@ -295,5 +306,5 @@ async fn servers_of_nats_are_lost_one_at_a_time() {
         cluster.nats.cluster().unwrap().wait_until_current().await.unwrap();
     }
     run.goes_on("at last").await;
-    run.end(&cluster).await;
+    run.end(&cluster, false).await;
 }

@@ -179,7 +179,8 @@ async fn a_refusing_drone_does_not_make_two_winners() {
     })
     .await;
     for round in 0..6 {
-        race(&cluster, &format!("round {round}")).await;
+        let backend = race(&cluster, &format!("round {round}")).await;
+        cluster.wait_for(&backend, BackendState::Ready).await.unwrap();
     }
     assert!(*asked.lock().unwrap() >= 1);
     assert_eq!(cluster.containers("{{.ID}}").len(), 6);
@@ -189,6 +190,9 @@ async fn a_refusing_drone_does_not_make_two_winners() {
 async fn the_winners_controller_may_die_while_it_decides() {
     let mut cluster = Cluster::start_as(quick(3, 1)).await.unwrap();
     let request = locked(&cluster, "l");
+    // Every controller has to have heard of the drone: it is given one more backend by each.
+    let first = cluster.ready_many(12).await.unwrap();
+    join_all(first.iter().map(|backend| cluster.end(backend))).await;
     // The drone that is asked stands still: whoever asks it waits.
     cluster.drones[0].daemon.pause().unwrap();
     let asking: Vec<_> = (0..RACERS)

@@ -133,7 +133,8 @@ static SECTIONS: Part = Part {
         Key::optional("scheduler.state_max_bytes", Kind::Int(1 << 20, i64::MAX)),
         Key::optional("scheduler.status_max_bytes", Kind::Int(1 << 20, i64::MAX)),
         Key::optional("scheduler.logs_max_bytes", Kind::Int(1 << 20, i64::MAX)),
-        Key::optional("scheduler.silent_secs", Kind::Int(1, DAY)),
+        // Drones say that they are there every 4 s.
+        Key::optional("scheduler.silent_secs", Kind::Int(5, DAY)),
         Key::optional("scheduler.fence_secs", Kind::Int(1, DAY)),
         Key::optional("scheduler.lost_secs", Kind::Int(1, DAY)),
         Key::optional("scheduler.abandon_secs", Kind::Int(1, DAY)),

@@ -22,9 +22,9 @@ use std::{
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keys of `[scheduler]` with which a drone is given up within seconds.
-pub const QUICK_SCHEDULER: &str = "silent_secs = 2\nfence_secs = 3\nlost_secs = 5\nabandon_secs = 20\n";
+pub const QUICK_SCHEDULER: &str = "silent_secs = 5\nfence_secs = 6\nlost_secs = 8\nabandon_secs = 20\n";
 /// The keys of `[agent]` that go with them.
-pub const QUICK_AGENT: &str = "lease_secs = 1\nfence_secs = 3\n";
+pub const QUICK_AGENT: &str = "lease_secs = 1\nfence_secs = 6\n";
 
 /// A running Plane; everything of it ends with this value, containers too.
 #[derive(Debug)]
