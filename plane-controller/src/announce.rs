@@ -72,9 +72,8 @@ pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &
     }
     let assigned = known.and_then(|known| known.assignment.as_ref());
     // Where another drone has not accepted it with the same hold, the log has lost that it was given on to this one.
-    let given_away = |assigned: &Assigned| {
-        assigned.drone != *drone && (assigned.accepted || assigned.lock != hold(announced))
-    };
+    let given_away =
+        |assigned: &Assigned| assigned.drone != *drone && (assigned.accepted || assigned.lock != hold(announced));
     if assigned.is_some_and(|assigned| assigned.withdrawn || given_away(assigned)) {
         return Verdict::Lost;
     }
