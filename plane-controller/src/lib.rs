@@ -186,7 +186,11 @@ async fn start(core: &Arc<Core>) -> Result<Vec<plane_core::nats::Serving>, NatsE
     let purge = purge::start(&core.nats, tasks);
     view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks).await?;
     core.catch_up().await;
-    patiently("waiting for the state log", || loss::doubt_at_start(core)).await;
+    patiently("waiting for the state log", || async {
+        core.make_streams().await?;
+        loss::doubt_at_start(core).await
+    })
+    .await;
     tasks.spawn_essential("heartbeat", heartbeat(core.clone(), tasks.stop_token()));
     tasks.spawn_essential("beat", steady::beat(core.clone()));
     tasks.spawn_essential("watch the log", loss::watch(core.clone()));
