@@ -1,7 +1,7 @@
 //! Drones tell again what they run: what the log lacks of it is entered again, what the log knows better is answered.
 
 use crate::{
-    Core, QUEUE_GROUP,
+    Core, QUEUE_GROUP, history,
     intake::unavailable,
     log::{self, Written},
     loss,
@@ -10,12 +10,12 @@ use plane_core::{
     id::{BackendId, ClusterName, DroneId},
     message::{
         Answer, Fault, FaultCode,
-        backend::BackendState,
+        backend::{BackendState, PublicStatus},
         drone::{AnnounceReply, AnnounceRequest, AnnouncedBackend, KnownBackend},
         state::{Assignment, HeldLock, Holder, LockEntry, ReachedState},
     },
     nats::{NatsError, Serving, StreamName},
-    world::World,
+    world::{Assigned, World},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -40,55 +40,76 @@ pub(crate) async fn serve(core: &Arc<Core>) -> Result<Serving, NatsError> {
 pub enum Verdict {
     /// The log knows as much, or more: this is its state there.
     Known(BackendState),
+    /// The log lacks that it holds its lock, and nobody else does: that is entered first, expecting this sequence.
+    Hold(u64),
     /// The log gives it to the drone and lacks the acceptance: it is entered, expecting this sequence.
     Accept(u64),
     /// The log lacks the state.
     Reach,
-    /// The log does not know it, and nothing stands against it. Where it has a lock, that is entered first, expecting
-    /// this sequence; `None` where the log has the hold already.
-    Enter {
-        /// The sequence that the lock's entry is to have.
-        lock: Option<u64>,
-    },
+    /// The log does not know it, and nothing stands against it.
+    Enter,
     /// Another drone has it, or another backend its lock, or it was taken back: the drone has to end it.
     Lost,
 }
 
+/// How the log has the lock of an announced backend.
+enum Claim {
+    /// It needs none, or holds it.
+    Holds,
+    /// Nobody has it, or somebody had it before: it can be entered, expecting this sequence.
+    Open(u64),
+    /// Somebody else has it, or it was freed after this backend had taken it: somebody gave that up.
+    Gone,
+}
+
 /// What becomes of a backend that a drone announces: a pure function of the world.
 pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &AnnouncedBackend) -> Verdict {
-    let AnnouncedBackend { backend_id, state, lock, fencing_token, .. } = announced;
+    let AnnouncedBackend { backend_id, state, .. } = announced;
     let known = world.backend(cluster, backend_id);
     let current = known.and_then(plane_core::world::Backend::state);
     if let Some(reached) = current.filter(|reached| reached.is_final()) {
         return Verdict::Known(reached);
     }
-    let same_hold = |assigned: &plane_core::world::Assigned| assigned.lock == hold(announced);
-    match known.and_then(|known| known.assignment.as_ref()) {
-        // It runs or ran there: the log has lost that it was given on.
-        Some(assigned) if !assigned.accepted && !assigned.withdrawn && same_hold(assigned) => {
-            Verdict::Accept(assigned.sequence)
-        }
-        Some(assigned) if assigned.drone != *drone || assigned.withdrawn => Verdict::Lost,
-        Some(assigned) if !assigned.accepted => Verdict::Accept(assigned.sequence),
-        Some(_) if current.is_none_or(|current| current.may_precede(*state)) => Verdict::Reach,
-        Some(_) => Verdict::Known(current.unwrap_or(*state)),
-        None if state.is_final() => Verdict::Enter { lock: None },
-        None => match (lock, fencing_token) {
-            (Some(lock), Some(token)) => match world.lock(cluster, lock) {
-                None => Verdict::Enter { lock: Some(0) },
-                Some(entry) => match &entry.holder {
-                    Some(holder) if holder.backend == *backend_id && holder.token == *token => {
-                        Verdict::Enter { lock: None }
-                    }
-                    // Freed after this backend had taken it, as far as the log tells: somebody gave it up.
-                    None if entry.token < *token => Verdict::Enter { lock: Some(entry.sequence) },
-                    Some(_) | None => Verdict::Lost,
-                },
-            },
-            (None, None) => Verdict::Enter { lock: None },
-            (Some(_), None) | (None, Some(_)) => Verdict::Lost,
+    let assigned = known.and_then(|known| known.assignment.as_ref());
+    // Where another drone has not accepted it with the same hold, the log has lost that it was given on to this one.
+    let given_away =
+        |assigned: &Assigned| assigned.drone != *drone && (assigned.accepted || assigned.lock != hold(announced));
+    if assigned.is_some_and(|assigned| assigned.withdrawn || given_away(assigned)) {
+        return Verdict::Lost;
+    }
+    match (assigned, claim(world, cluster, announced)) {
+        (_, Claim::Gone) => Verdict::Lost,
+        (_, Claim::Open(sequence)) => Verdict::Hold(sequence),
+        (None, Claim::Holds) => Verdict::Enter,
+        (Some(assigned), Claim::Holds) if !assigned.accepted => Verdict::Accept(assigned.sequence),
+        (Some(_), Claim::Holds) if current.is_none_or(|current| current.may_precede(*state)) => Verdict::Reach,
+        (Some(_), Claim::Holds) => Verdict::Known(current.unwrap_or(*state)),
+    }
+}
+
+fn claim(world: &World, cluster: &ClusterName, announced: &AnnouncedBackend) -> Claim {
+    if announced.state.is_final() {
+        return Claim::Holds;
+    }
+    let (lock, token) = match (&announced.lock, announced.fencing_token) {
+        (Some(lock), Some(token)) => (lock, token),
+        (None, None) => return Claim::Holds,
+        (Some(_), None) | (None, Some(_)) => return Claim::Gone,
+    };
+    match world.lock(cluster, lock) {
+        None => Claim::Open(0),
+        Some(entry) => match &entry.holder {
+            Some(holder) if holder.backend == announced.backend_id && holder.token == token => Claim::Holds,
+            None if entry.token < token => Claim::Open(entry.sequence),
+            Some(_) | None => Claim::Gone,
         },
     }
+}
+
+/// What is announced, as the public history has it: an end that was told stays, also where the log has lost it.
+pub fn as_told(announced: &AnnouncedBackend, told: Option<&PublicStatus>) -> Option<AnnouncedBackend> {
+    let end = told.filter(|told| told.state.is_final())?;
+    Some(AnnouncedBackend { state: end.state, time: end.time, ..announced.clone() })
 }
 
 async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
@@ -145,32 +166,32 @@ async fn enter(
     announced: &AnnouncedBackend,
 ) -> Result<BackendState, Fault> {
     let backend = &announced.backend_id;
+    let mut announced = announced.clone();
+    let mut compared = false;
     for _ in 0..TRIES {
-        let verdict = core.view.read(|world| judge(world, cluster, drone, announced));
+        let verdict = core.view.read(|world| judge(world, cluster, drone, &announced));
+        let writes = !matches!(verdict, Verdict::Known(_) | Verdict::Lost);
+        if writes && !std::mem::replace(&mut compared, true) {
+            let told = history::told(&core.nats, backend).await.map_err(|e| unavailable(&e))?;
+            if let Some(ended) = as_told(&announced, told.as_ref()) {
+                announced = ended;
+                continue;
+            }
+        }
         let written = match verdict {
             Verdict::Known(state) => return Ok(state),
             Verdict::Lost => return Ok(BackendState::Lost),
-            Verdict::Reach => reach(core, cluster, announced).await,
-            Verdict::Accept(sequence) => accept(core, cluster, drone, announced, sequence).await,
+            Verdict::Reach => reach(core, cluster, &announced).await,
+            Verdict::Accept(sequence) => accept(core, cluster, drone, &announced, sequence).await,
+            Verdict::Hold(sequence) => take_lock(core, cluster, &announced, sequence).await,
             // Over before it is known: the state goes first, so that it never counts as running.
-            Verdict::Enter { .. } if announced.state.is_final() => {
-                reach(core, cluster, announced).await?;
-                accept(core, cluster, drone, announced, 0).await
+            Verdict::Enter if announced.state.is_final() => {
+                reach(core, cluster, &announced).await?;
+                accept(core, cluster, drone, &announced, 0).await
             }
-            Verdict::Enter { lock } => {
+            Verdict::Enter => {
                 tracing::warn!(%backend, %drone, "the log did not know a backend that runs; it is entered again");
-                let held = match (lock, hold(announced)) {
-                    (Some(sequence), Some(held)) => {
-                        let holder = Some(Holder { backend: backend.clone(), token: held.token });
-                        let entry = LockEntry { lock: held.name, holder, last_token: None };
-                        log::hold(&core.nats, cluster, entry, sequence).await
-                    }
-                    _ => Ok(Written::Won(0)),
-                };
-                match held.map_err(|e| unavailable(&e))? {
-                    Written::Lost => Ok(Written::Lost),
-                    Written::Won(_) => accept(core, cluster, drone, announced, 0).await,
-                }
+                accept(core, cluster, drone, &announced, 0).await
             }
         };
         // What was written, here or by somebody else, is looked at as the log then has it.
@@ -181,6 +202,19 @@ async fn enter(
         }
     }
     Err(Fault::new(FaultCode::Unavailable, format!("backend {backend} is being decided about; announce again")))
+}
+
+async fn take_lock(
+    core: &Core,
+    cluster: &ClusterName,
+    announced: &AnnouncedBackend,
+    expected: u64,
+) -> Result<Written, Fault> {
+    let Some(held) = hold(announced) else { return Ok(Written::Lost) };
+    tracing::warn!(backend = %announced.backend_id, "the log did not know who holds a lock; it is entered again");
+    let holder = Some(Holder { backend: announced.backend_id.clone(), token: held.token });
+    let entry = LockEntry { lock: held.name, holder, last_token: None };
+    log::hold(&core.nats, cluster, entry, expected).await.map_err(|e| unavailable(&e))
 }
 
 fn hold(announced: &AnnouncedBackend) -> Option<HeldLock> {

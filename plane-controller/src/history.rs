@@ -89,6 +89,12 @@ fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the public history says of a backend last.
+pub(crate) async fn told(nats: &Nats, backend: &BackendId) -> Result<Option<PublicStatus>, NatsError> {
+    let stored = nats.last(StreamName::Status, &PublicStatus::subject_of(backend)).await?;
+    Ok(stored.and_then(|stored| serde_json::from_slice(&stored.payload).ok()))
+}
+
 /// Starts the writers.
 pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) -> Arc<Historian> {
     let stop = tasks.stop_token();

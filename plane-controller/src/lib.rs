@@ -84,6 +84,13 @@ impl Core {
         Ok(())
     }
 
+    /// Waits until the log has been read. Where that takes long it may have been deleted: it is made again.
+    async fn catch_up(&self) {
+        while tokio::time::timeout(READ_PATIENCE, self.view.caught_up()).await.is_err() {
+            patiently("waiting for JetStream", || self.make_streams()).await;
+        }
+    }
+
     async fn heartbeat(&self) -> Result<u64, NatsError> {
         let heartbeat = Heartbeat { heartbeat: (), trusted: self.grants.trusted() };
         self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &heartbeat).await
@@ -178,10 +185,12 @@ async fn start(core: &Arc<Core>) -> Result<Vec<plane_core::nats::Serving>, NatsE
     patiently("waiting for JetStream", || core.make_streams()).await;
     let purge = purge::start(&core.nats, tasks);
     view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks).await?;
-    while tokio::time::timeout(READ_PATIENCE, core.view.caught_up()).await.is_err() {
-        patiently("waiting for JetStream", || core.make_streams()).await;
-    }
-    patiently("waiting for the state log", || loss::doubt_at_start(core)).await;
+    core.catch_up().await;
+    patiently("waiting for the state log", || async {
+        core.make_streams().await?;
+        loss::doubt_at_start(core).await
+    })
+    .await;
     tasks.spawn_essential("heartbeat", heartbeat(core.clone(), tasks.stop_token()));
     tasks.spawn_essential("beat", steady::beat(core.clone()));
     tasks.spawn_essential("watch the log", loss::watch(core.clone()));

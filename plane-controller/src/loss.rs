@@ -43,11 +43,10 @@ pub(crate) async fn watch(core: Arc<Core>) {
                 // missed by no comparison, and what was read since may hide that something before it is gone.
                 core.grants.doubt(&core, Doubt::Possible);
                 core.view.read_again();
-                core.view.caught_up().await;
+                core.catch_up().await;
             }
             match compare(&core).await {
-                Ok(true) => {}
-                Ok(false) => core.view.caught_up().await,
+                Ok(_) => core.catch_up().await,
                 Err(error) => tracing::debug!(%error, "the state log cannot be looked at"),
             }
             tokio::select! {

@@ -4,6 +4,7 @@
 use crate::{
     Core, QUEUE_GROUP,
     drones::Heard,
+    history,
     intake::unavailable,
     lock::{Standing, standing},
     log::{self, Written},
@@ -149,8 +150,7 @@ async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<Schedule
     }
     caught_up(core, deadline).await?;
     let Some(lock) = request.lock.clone() else {
-        let backend = chosen.unwrap_or_else(|| BackendId::drawn(&core.chance));
-        let sequence = free_id(core, &request.cluster, &backend)?;
+        let (backend, sequence) = id_for(core, &request).await?;
         return match decide(core, &request, &backend, sequence, None, deadline).await? {
             Outcome::Scheduled(answer, _) => Ok(answer),
             Outcome::NoDrone | Outcome::LockTaken(_) => Ok(ScheduleResponse::NoDroneAvailable),
@@ -166,10 +166,9 @@ async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<Schedule
             }
             Standing::Free { sequence, next_token } if core.grants.are_open(core) => {
                 if let Some(turn) = Turn::take(core, &request.cluster, &lock) {
-                    let backend = chosen.clone().unwrap_or_else(|| BackendId::drawn(&core.chance));
-                    let expected = match withdrawn {
-                        Some(sequence) if chosen.is_some() => sequence,
-                        _ => free_id(core, &request.cluster, &backend)?,
+                    let (backend, expected) = match (withdrawn, &chosen) {
+                        (Some(sequence), Some(chosen)) => (chosen.clone(), sequence),
+                        _ => id_for(core, &request).await?,
                     };
                     let hold = Some((HeldLock { name: lock.clone(), token: next_token }, sequence));
                     match decide(core, &request, &backend, expected, hold, deadline).await? {
@@ -234,6 +233,23 @@ impl Waiting {
 async fn caught_up(core: &Core, deadline: Instant) -> Result<(), Fault> {
     let caught_up = tokio::time::timeout_at(deadline, core.view.caught_up()).await;
     caught_up.map_err(|_| Fault::new(FaultCode::Unavailable, "the state log is being read; ask again"))
+}
+
+/// The id of a new backend, and what its assignment has to expect. One that the client chose may have been used before
+/// the log lost something: the public history tells of that.
+async fn id_for(core: &Core, request: &ScheduleRequest) -> Answer<(BackendId, u64)> {
+    let backend = match &request.backend_id {
+        Some(chosen) => chosen.clone(),
+        None => BackendId::drawn(&core.chance),
+    };
+    let expected = free_id(core, &request.cluster, &backend)?;
+    if request.backend_id.is_some() {
+        let told = history::told(&core.nats, &backend).await.map_err(|e| unavailable(&e))?;
+        if told.is_some() {
+            return Err(in_use(&backend));
+        }
+    }
+    Ok((backend, expected))
 }
 
 /// What a new assignment of this id has to expect: 0, or the sequence under which it was taken back before anything of

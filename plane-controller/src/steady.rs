@@ -76,7 +76,8 @@ pub(crate) enum Doubt {
 
 /// Whether locks may be granted. Where the log has lost acceptances, a lock that it shows free may have a live holder.
 /// Drones tell what they run when they are asked; those that cannot be asked fence themselves. So locks wait until
-/// every drone has answered, and where the loss is certain, until the fencing time has passed besides.
+/// every drone has answered or stayed without contact for the fencing time, and where the loss is certain, until that
+/// time has passed in any case. A drone that renews its lease serves on: it is waited for much longer.
 #[derive(Debug)]
 pub(crate) struct Grants {
     trust: Mutex<Trust>,
@@ -102,6 +103,8 @@ struct Hold {
 
 /// Drones say that they are there every 4 s: one that the log has lost has been heard by then.
 const ALL_HEARD: Duration = Duration::from_secs(5);
+/// So many fencing times a drone has that renews its lease and does not tell what it runs.
+const PATIENCE: u32 = 8;
 
 impl Default for Grants {
     fn default() -> Self {
@@ -169,11 +172,15 @@ impl Grants {
         };
         let caught_up = core.view.is_caught_up();
         let (missing, clusters) = core.view.read(|world| missing(world, heard, &call));
-        let fence = core.timing.fence;
+        // A lease that was renewed in the last moment has been read by then.
+        let fenced = passed >= core.timing.fence + PAUSE;
+        let serves = |(cluster, id): &(ClusterName, DroneId)| {
+            core.view.lease_read(cluster, id).is_some_and(|read| read >= since)
+        };
         let settled = match doubt {
-            Doubt::Possible => passed >= fence || (passed >= ALL_HEARD.min(fence) && missing.is_empty()),
-            // A drone that is heard and does not tell what it runs is not waited for without end.
-            Doubt::Lost => passed >= fence && (missing.is_empty() || passed >= fence * 2),
+            _ if passed >= core.timing.fence * PATIENCE => true,
+            Doubt::Possible if missing.is_empty() => fenced || passed >= ALL_HEARD,
+            Doubt::Possible | Doubt::Lost => fenced && !missing.iter().any(serves),
         };
         if settled && caught_up && core.pulse.beat(core).is_some() {
             tracing::info!(?missing, "locks are granted again");
@@ -191,7 +198,7 @@ fn missing(
     world: &World,
     heard: BTreeSet<(ClusterName, DroneId)>,
     call: &str,
-) -> (Vec<DroneId>, BTreeSet<ClusterName>) {
+) -> (Vec<(ClusterName, DroneId)>, BTreeSet<ClusterName>) {
     let mut asked = heard;
     for (name, cluster) in world.clusters() {
         for (id, drone) in &cluster.drones {
@@ -208,5 +215,5 @@ fn missing(
         // A drone of 0.3 knows no announcements.
         !answered && (drone.meta.is_none() || drone.has_feature("lease"))
     });
-    (missing.map(|(_, id)| id).collect(), clusters)
+    (missing.collect(), clusters)
 }

@@ -108,6 +108,8 @@ struct Life {
     deciding: HashMap<BackendId, Room>,
     calls: Vec<String>,
     answers: Vec<String>,
+    /// How often what runs here was gathered to be announced.
+    announced: u64,
 }
 
 /// When a backend was offered.
@@ -287,49 +289,60 @@ impl Agent {
     }
 
     /// Accepts a backend that is remembered, and begins with it; or finds that somebody else decided otherwise, and
-    /// forgets it. A backend with a lock is accepted for the term of the lease in which that began.
+    /// forgets it. A backend with a lock is accepted for the term of the lease in which that began. What the log may have
+    /// lost since it was accepted, and no announcement told, is not begun.
     async fn decide(self: Arc<Self>, request: SpawnRequest, term: u64, asked: Asked) -> Result<bool, HostError> {
         let backend = request.backend_id.clone();
-        let accepted = match &asked {
+        let announced = self.life().announced;
+        let accepted = match asked {
             Asked::Now { server } => self.accept(&request, server).await,
             Asked::Earlier => self.was_accepted(&request).await,
         };
+        if accepted.is_some()
+            && let Err(error) = self.listen_for_terminate(&backend).await
+        {
+            tracing::warn!(%backend, %error, "it cannot be terminated through NATS");
+        }
         let locked = request.lock.is_some();
-        let elsewhere = matches!(&asked, Asked::Now { server } if *server != self.nats.server());
-        let too_late = elsewhere || locked && (self.fence.term() != term || !self.fence.is_open());
-        let done = if accepted && too_late {
+        let missed = || self.life().announced != announced;
+        let stale = || {
+            let elsewhere = accepted.as_ref().is_some_and(|server| *server != self.nats.server());
+            elsewhere || locked && (self.fence.term() != term || !self.fence.is_open() || missed())
+        };
+        let begins = accepted.is_some() && !stale();
+        let done = if begins {
+            let begun = self.host.begin(request).await;
+            self.note_end(&backend);
+            begun
+        } else if accepted.is_some() {
             tracing::warn!(%backend, "not begun: the drone was given up, or NATS restarted, while it was being accepted");
+            self.life().terminate.remove(&backend);
             match self.host.discard(&backend).await {
                 Ok(()) => self.host.disown(&backend).await,
                 Err(error) => Err(error),
             }
-        } else if accepted {
-            if let Err(error) = self.listen_for_terminate(&backend).await {
-                tracing::warn!(%backend, %error, "it cannot be terminated through NATS");
-            }
-            let begun = self.host.begin(request).await;
-            self.note_end(&backend);
-            begun
         } else {
             tracing::info!(%backend, "not accepted: somebody else was given it, or nobody");
             self.host.discard(&backend).await
         };
         self.life().deciding.remove(&backend);
         done?;
-        if accepted && !too_late {
+        if begins {
             self.changed.notify_one();
-            if locked && (self.fence.term() != term || !self.fence.is_open()) {
+            if locked && stale() {
                 self.host.give_up(&backend, "its drone was given up while it was being accepted").await;
+            } else if stale() || missed() {
+                self.report_anew();
             }
         }
-        Ok(accepted && !too_late)
+        Ok(begins)
     }
 
     /// Writes that this drone has taken a backend, where the log still gives it to the drone. An outcome that is not
-    /// known is found out, however long that takes.
-    async fn accept(&self, request: &SpawnRequest, server: &str) -> bool {
+    /// known is found out, however long that takes. Gives the server in whose log it stands.
+    async fn accept(&self, request: &SpawnRequest, server: String) -> Option<String> {
         // A controller of 0.3 does not say what stands in the log.
-        let Some(expected) = request.assignment_seq else { return true };
+        let Some(expected) = request.assignment_seq else { return Some(server) };
         let entry = self.acceptance(request);
         let subject = entry.subject();
         loop {
@@ -337,9 +350,9 @@ impl Agent {
                 return self.was_accepted(request).await;
             }
             match self.nats.publish_expecting(subject.clone(), &entry, expected).await {
-                Ok(_) => return true,
+                Ok(_) => return Some(server),
                 Err(NatsError::WrongSequence(_)) => match self.nats.last(StreamName::State, &subject).await {
-                    Ok(found) => return found.is_some_and(|found| is_own(&found.payload, &entry)),
+                    Ok(found) => return found.filter(|found| is_own(&found.payload, &entry)).map(|_| server),
                     Err(error) => tracing::debug!(%error, "what came of an acceptance is not known yet"),
                 },
                 Err(error) => tracing::debug!(%error, "an acceptance is not written yet"),
@@ -350,13 +363,14 @@ impl Agent {
 
     /// What came of an acceptance of an earlier process, which is not repeated: the log may have changed since. Waits
     /// until somebody has decided; controllers take back what nobody accepts.
-    async fn was_accepted(&self, request: &SpawnRequest) -> bool {
+    async fn was_accepted(&self, request: &SpawnRequest) -> Option<String> {
         let entry = self.acceptance(request);
         let subject = entry.subject();
         loop {
+            let server = self.nats.server();
             match self.nats.last(StreamName::State, &subject).await {
                 Ok(Some(found)) if Some(found.sequence) == request.assignment_seq => {}
-                Ok(found) => return found.is_some_and(|found| is_own(&found.payload, &entry)),
+                Ok(found) => return found.filter(|found| is_own(&found.payload, &entry)).map(|_| server),
                 Err(error) => tracing::debug!(%error, "what came of an acceptance is not known yet"),
             }
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -400,6 +414,12 @@ impl Agent {
         }
         drop(life);
         self.report_anew();
+    }
+
+    /// What runs here, to be announced. What is begun later is not told by that.
+    pub(crate) fn gather(&self) -> Vec<LiveBackend> {
+        self.life().announced += 1;
+        self.host.live()
     }
 
     pub(crate) fn take_calls(&self) -> Vec<String> {

@@ -98,7 +98,7 @@ async fn register(agent: &Agent) {
 
 async fn announce(agent: &Agent) -> Result<(), String> {
     agent.host.all_told().await;
-    let mut backends: Vec<AnnouncedBackend> = agent.host.live().into_iter().map(|live| live.announced).collect();
+    let mut backends: Vec<AnnouncedBackend> = agent.gather().into_iter().map(|live| live.announced).collect();
     let since = agent.clock.wall().saturating_sub(ENDED_TOLD).unwrap_or(Timestamp::MIN);
     backends.extend(agent.host.ended_since(since).await.map_err(|e| e.to_string())?);
     let told: HashSet<BackendId> = backends.iter().map(|backend| backend.backend_id.clone()).collect();

@@ -27,6 +27,8 @@ use std::{
 
 /// Within this time a request is answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+/// So long what a process sends is under way at most. It rests on what was there before.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 /// The entry of a request's metadata that says which request it is.
 pub(super) const REQUEST: &str = "request";
 
@@ -50,13 +52,21 @@ pub(super) struct Checker {
     pub(super) locked: BTreeMap<LockName, BTreeMap<BackendId, usize>>,
     tokens: BTreeMap<LockName, BTreeMap<u64, BackendId>>,
     spawned: BTreeMap<BackendId, String>,
-    leases: BTreeMap<DroneId, Duration>,
+    leases: BTreeMap<DroneId, Contact>,
     /// Drones that have lost their memory.
     pub(super) wiped: BTreeSet<DroneId>,
     /// Whether a server has lost what it acknowledged.
     pub(super) log_lost: bool,
     /// What happened, counted.
     pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+/// When a drone's lease was written.
+#[derive(Debug, Clone, Copy)]
+struct Contact {
+    newest: Duration,
+    /// After it had been silent for so long that its backends may be given up.
+    resumed: Option<Duration>,
 }
 
 struct Asked {
@@ -219,7 +229,14 @@ impl Sim {
             }
             EntryBody::DroneMessage(about) => {
                 if let (DroneMessage::KeepAlive { .. }, false) = (&about.message, about.lost) {
-                    lock(&self.checker).leases.insert(about.drone.clone(), self.now());
+                    let (now, patience) = (self.now(), self.options.scheduler().timing().abandon);
+                    let mut checker = lock(&self.checker);
+                    let before = checker.leases.get(&about.drone).copied();
+                    let resumed = match before {
+                        Some(before) if now - before.newest >= patience => Some(now),
+                        before => before.and_then(|before| before.resumed),
+                    };
+                    checker.leases.insert(about.drone.clone(), Contact { newest: now, resumed });
                 }
             }
             EntryBody::AcmeMessage(_) => {}
@@ -231,12 +248,15 @@ impl Sim {
             return;
         }
         let checker = lock(&self.checker);
-        let since = checker.leases.get(&assignment.drone).map_or(Duration::MAX, |at| self.now().saturating_sub(*at));
+        let contact = checker.leases.get(&assignment.drone);
+        let since = contact.map_or(Duration::MAX, |contact| self.now().saturating_sub(contact.newest));
+        // A controller may have given them up in the instant in which the drone came back.
+        let crossed = contact.and_then(|contact| contact.resumed).is_some_and(|at| self.now() < at + ARRIVES_WITHIN);
         let begun = checker.begun.contains_key(backend);
         let excused = !begun || checker.wiped.contains(&assignment.drone) || checker.log_lost;
         drop(checker);
         let patience = self.options.scheduler().timing().abandon;
-        if (silent && since < patience) || (!silent && !excused) {
+        if (silent && since < patience && !crossed) || (!silent && !excused) {
             let drone = &assignment.drone;
             let what = format!("{backend} of {drone} is lost by {}, {since:?} after its lease was written", process.0);
             self.violated(Rule::Outage, what);

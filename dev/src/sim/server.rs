@@ -74,6 +74,9 @@ impl Sim {
     /// The server is up, and processes connect to it.
     pub(super) fn start_server(self: &Arc<Self>) {
         let mut network = lock(&self.network);
+        if network.server.is_some() {
+            return;
+        }
         network.starts += 1;
         network.server = Some(network.starts);
         let processes: Vec<ProcessId> = network.links.keys().copied().collect();

@@ -1,11 +1,11 @@
 //! Tables of where a lock stands, and of what becomes of what a drone announces.
 
 use super::*;
-use crate::announce::{Verdict, judge};
+use crate::announce::{Verdict, as_told, judge};
 use jiff::Timestamp;
 use plane_core::{
     message::{
-        backend::BackendState,
+        backend::{BackendState, PublicStatus},
         drone::AnnouncedBackend,
         state::{Assignment, BackendMessage, HeldLock, Lease, LockEntry, ReachedState, StateEntry},
     },
@@ -123,24 +123,59 @@ fn what_a_drone_announces_is_entered_unless_something_stands_against_it() {
     let verdict =
         |entries: &[StateEntry], backend: AnnouncedBackend| judge(&world(entries), &cluster(), &drone, &backend);
     let taken = assignment("b", "d", locked(true, false));
+    let (has, unsure) = (held("b", 7), assignment("b", "d", locked(false, false)));
     let table = [
-        (vec![], announced(Ready, false), Verdict::Enter { lock: None }),
-        (vec![], announced(Ready, true), Verdict::Enter { lock: Some(0) }),
-        (vec![], announced(Exited, true), Verdict::Enter { lock: None }),
-        (vec![free(6)], announced(Ready, true), Verdict::Enter { lock: Some(1) }),
+        (vec![], announced(Ready, false), Verdict::Enter),
+        (vec![], announced(Ready, true), Verdict::Hold(0)),
+        (vec![], announced(Exited, true), Verdict::Enter),
+        (vec![free(6)], announced(Ready, true), Verdict::Hold(1)),
         // Freed after this backend had it: it was given up.
         (vec![free(7)], announced(Ready, true), Verdict::Lost),
-        (vec![held("b", 7)], announced(Ready, true), Verdict::Enter { lock: None }),
+        (vec![has.clone()], announced(Ready, true), Verdict::Enter),
         (vec![held("c", 8)], announced(Ready, true), Verdict::Lost),
-        (vec![assignment("b", "d", locked(false, false))], announced(Ready, true), Verdict::Accept(1)),
+        (vec![unsure.clone(), has.clone()], announced(Ready, true), Verdict::Accept(1)),
+        (vec![unsure.clone()], announced(Ready, true), Verdict::Hold(0)),
+        (vec![unsure.clone(), held("c", 8)], announced(Ready, true), Verdict::Lost),
+        (vec![unsure, held("b", 8)], announced(Ready, true), Verdict::Lost),
         (vec![assignment("b", "d", locked(false, true))], announced(Ready, true), Verdict::Lost),
         (vec![assignment("b", "other", locked(true, false))], announced(Ready, true), Verdict::Lost),
-        (vec![taken.clone()], announced(Ready, true), Verdict::Reach),
-        (vec![taken.clone(), state("b", Ready)], announced(Starting, true), Verdict::Known(Ready)),
+        (vec![assignment("b", "other", locked(false, false)), has.clone()], announced(Ready, true), Verdict::Accept(1)),
+        (vec![taken.clone(), has.clone()], announced(Ready, true), Verdict::Reach),
+        // The log has lost the hold, and the acceptance not.
+        (vec![taken.clone()], announced(Ready, true), Verdict::Hold(0)),
+        (vec![taken.clone(), state("b", Ready)], announced(Ready, true), Verdict::Hold(0)),
+        (vec![taken.clone(), free(6)], announced(Ready, true), Verdict::Hold(2)),
+        (vec![taken.clone(), free(7)], announced(Ready, true), Verdict::Lost),
+        (vec![taken.clone(), held("c", 8)], announced(Ready, true), Verdict::Lost),
+        (vec![taken.clone()], announced(Exited, true), Verdict::Reach),
+        (vec![taken.clone(), has.clone(), state("b", Ready)], announced(Starting, true), Verdict::Known(Ready)),
         (vec![taken.clone(), state("b", Swept)], announced(Ready, true), Verdict::Known(Swept)),
-        (vec![taken, state("b", Ready)], announced(Exited, true), Verdict::Reach),
+        (vec![taken, has, state("b", Ready)], announced(Exited, true), Verdict::Reach),
     ];
     for (entries, backend, expected) in table {
         assert_eq!(verdict(&entries, backend.clone()), expected, "{entries:?} {backend:?}");
+    }
+}
+
+#[test]
+fn an_end_that_was_told_stays() {
+    use BackendState::{Exited, Lost, Ready};
+    let told = |state| PublicStatus {
+        cluster: cluster(),
+        state,
+        backend: "b".parse().unwrap(),
+        time: Timestamp::from_second(9).unwrap(),
+        reason: None,
+        exit_code: None,
+    };
+    let ended = |state, time| AnnouncedBackend { state, time, ..announced(Ready, true) };
+    let table = [
+        (Ready, None, None),
+        (Ready, Some(told(Ready)), None),
+        (Ready, Some(told(Lost)), Some(ended(Lost, told(Lost).time))),
+        (Exited, Some(told(Lost)), Some(ended(Lost, told(Lost).time))),
+    ];
+    for (state, told, expected) in table {
+        assert_eq!(as_told(&announced(state, true), told.as_ref()), expected, "{state} {told:?}");
     }
 }
