@@ -9,6 +9,7 @@ use plane_core::{
         backend::BackendState,
         drone::{DrainRequest, DroneState},
         schedule::{ScheduleRequest, ScheduleResponse},
+        subject,
     },
     nats::{Event, NatsError, StreamName},
     world::World,
@@ -182,6 +183,13 @@ async fn capacity_labels_and_memory_are_kept_to() {
     let taken = answers.iter().filter(|answer| matches!(answer, ScheduleResponse::Scheduled { .. })).count();
     assert_eq!(taken, 2, "{answers:?}");
     cluster.wait_for(&first, BackendState::Ready).await.unwrap();
+    // Whoever asks it: a drone that is full says so itself.
+    let mut direct = serde_json::to_value(&plain).unwrap();
+    direct["drone_id"] = cluster.drones[0].id.as_str().into();
+    direct["backend_id"] = BackendId::random().as_str().into();
+    let subject = subject::drone(&cluster.name, &cluster.drones[0].id, "spawn");
+    let answer = wire::request(&cluster.nats.url(), &subject, direct.to_string().as_bytes()).await.unwrap();
+    assert_eq!(answer, "false");
     cluster.end(&first).await.unwrap();
     until("there is room again", async || matches!(asked(&big).await, ScheduleResponse::Scheduled { .. })).await;
 }
