@@ -35,6 +35,9 @@ const WRITERS: usize = 8;
 /// How long the others leave the telling of a state to the controller that entered it.
 const REPAIR_AFTER: Duration = Duration::from_millis(300);
 
+/// Whoever waits for an answer goes first when a controller has read the log.
+const COMPARE_AFTER: Duration = Duration::from_secs(1);
+
 type Key = (ClusterName, BackendId);
 
 /// Takes note of changed backends.
@@ -129,7 +132,11 @@ pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) 
     let (comparer, nats, view) = (historian.clone(), nats.clone(), view.clone());
     tasks.spawn("compare public histories", async move {
         while stop.run_until_cancelled(comparer.compare.notified()).await.is_some() {
-            if stop.run_until_cancelled(compare(&nats, &view, &comparer)).await.is_none() {
+            let comparing = async {
+                tokio::time::sleep(COMPARE_AFTER).await;
+                compare(&nats, &view, &comparer).await;
+            };
+            if stop.run_until_cancelled(comparing).await.is_none() {
                 return;
             }
         }

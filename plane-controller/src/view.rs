@@ -157,9 +157,9 @@ impl View {
     }
 
     /// Takes an entry into the world, and gives what has been forgotten since the last one.
-    fn take(&self, entry: &Entry, history: &Historian) -> Vec<Forgotten> {
+    fn take(&self, entry: Entry, history: &Historian) -> Vec<Forgotten> {
         let mut world = self.world.write().unwrap_or_else(PoisonError::into_inner);
-        let change = world.apply(entry);
+        let change = world.apply(&entry);
         let forgotten = world.take_forgotten();
         let renewed = match &change {
             Ok(Change::Lease(cluster, drone)) if world.drone(cluster, drone).is_some_and(|known| !known.is_lost()) => {
@@ -169,6 +169,7 @@ impl View {
         };
         drop(world);
         let now = self.clock.boot();
+        let sequence = entry.sequence;
         let mut reading = self.reading();
         reading.newest = now;
         if entry.subject != HEARTBEAT_SUBJECT && !matches!(change, Ok(Change::Lease(..))) {
@@ -176,13 +177,13 @@ impl View {
                 reading.anchors.pop_front();
             }
             let Entry { subject, sequence, time, .. } = entry;
-            reading.anchors.push_back(Anchor { subject: subject.clone(), sequence: *sequence, time: *time });
+            reading.anchors.push_back(Anchor { subject, sequence, time });
         }
         if let Some((cluster, drone)) = renewed {
             reading.leases.entry(cluster).or_default().insert(drone, now);
         }
         drop(reading);
-        self.read_to.send_replace(entry.sequence);
+        self.read_to.send_replace(sequence);
         match change {
             Ok(Change::Backend(cluster, backend)) if self.is_caught_up() => {
                 self.tell_of_backend(cluster, backend, history);
@@ -287,7 +288,7 @@ pub(crate) async fn follow(
             };
             match event {
                 Event::Entry(entry) => {
-                    for forgotten in view.take(&entry, &history) {
+                    for forgotten in view.take(entry, &history) {
                         // The purger ends with everything else.
                         let _ = purge.send(forgotten);
                     }

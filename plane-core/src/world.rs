@@ -103,7 +103,7 @@ impl World {
         let unreadable =
             |cause: String| UnreadableEntry { sequence: entry.sequence, subject: entry.subject.clone(), cause };
         let message: StateEntry = serde_json::from_slice(&entry.payload).map_err(|e| unreadable(e.to_string()))?;
-        if message.subject() != entry.subject {
+        if !message.stands_on(&entry.subject) {
             return Err(unreadable(format!("its content belongs on {}", message.subject())));
         }
         Ok(self.reduce(message, entry.sequence, entry.time))
@@ -192,7 +192,14 @@ impl Cluster {
     }
 
     fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
-        self.unlist(id);
+        // A state on the way changes none of the lists.
+        let relist = match &message {
+            BackendMessage::Assignment(_) => true,
+            BackendMessage::State(reached) => reached.state.is_final(),
+        };
+        if relist {
+            self.unlist(id);
+        }
         let backend = match self.backends.get_mut(id) {
             Some(backend) => backend,
             None => self.backends.entry(id.clone()).or_default(),
@@ -217,7 +224,9 @@ impl Cluster {
             }
             BackendMessage::State(reached) => backend.reach(reached, sequence, time),
         }
-        self.list(id);
+        if relist {
+            self.list(id);
+        }
     }
 
     fn reduce_lock(&mut self, entry: LockEntry, sequence: u64, time: Timestamp) {

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
-        backend::BackendState,
+        backend::{BackendState, PublicStatus},
         schedule::{FetchRequest, FetchResponse},
         state::{Assignment, BackendMessage, ReachedState, StateEntry},
     },
@@ -23,8 +23,8 @@ const UNDER_WAY: usize = 2000;
 
 async fn fill(cluster: &Cluster, nats: &Nats, backends: usize) -> Result<()> {
     let now = jiff::Timestamp::now().as_millisecond();
-    let entries = (0..backends).flat_map(|number| {
-        let backend = BackendId::random();
+    let ids: Vec<BackendId> = (0..backends).map(|_| BackendId::random()).collect();
+    let entries = ids.iter().enumerate().flat_map(|(number, backend)| {
         let drone: Option<DroneId> = format!("drone-{:03}", number % DRONES).parse().ok();
         let states = [BackendState::Loading, BackendState::Starting, BackendState::Ready];
         let assignment =
@@ -45,6 +45,22 @@ async fn fill(cluster: &Cluster, nats: &Nats, backends: usize) -> Result<()> {
         .collect::<Vec<_>>()
         .await;
     anyhow::ensure!(failed.is_empty(), "{} entries were not stored, such as {:?}", failed.len(), failed.first());
+    // What the public history lacks, controllers would write now.
+    let told = ids.iter().map(|backend| PublicStatus {
+        cluster: cluster.name.clone(),
+        state: BackendState::Ready,
+        backend: backend.clone(),
+        time: jiff::Timestamp::now(),
+        reason: None,
+        exit_code: None,
+    });
+    let failed = stream::iter(told)
+        .map(|status| async move { nats.publish_stored(&status).await })
+        .buffer_unordered(UNDER_WAY)
+        .filter_map(async |stored| stored.err())
+        .count()
+        .await;
+    anyhow::ensure!(failed == 0, "{failed} states were not stored");
     Ok(())
 }
 

@@ -34,6 +34,23 @@ pub enum BackendState {
 }
 
 impl BackendState {
+    /// Its name, as messages and subjects have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "Loading",
+            Self::ErrorLoading => "ErrorLoading",
+            Self::Starting => "Starting",
+            Self::ErrorStarting => "ErrorStarting",
+            Self::TimedOutBeforeReady => "TimedOutBeforeReady",
+            Self::Ready => "Ready",
+            Self::Failed => "Failed",
+            Self::Exited => "Exited",
+            Self::Swept => "Swept",
+            Self::Lost => "Lost",
+            Self::Terminated => "Terminated",
+        }
+    }
+
     /// Every state.
     pub const ALL: [Self; 11] = [
         Self::Loading,
@@ -79,7 +96,7 @@ impl BackendState {
 
 impl fmt::Display for BackendState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.as_str())
     }
 }
 

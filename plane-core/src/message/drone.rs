@@ -25,13 +25,25 @@ pub enum DroneState {
 }
 
 impl DroneState {
+    /// Its name, as messages and subjects have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "Starting",
+            Self::Ready => "Ready",
+            Self::Draining => "Draining",
+            Self::Drained => "Drained",
+            Self::Stopped => "Stopped",
+            Self::Lost => "Lost",
+        }
+    }
+
     /// Every state.
     pub const ALL: [Self; 6] = [Self::Starting, Self::Ready, Self::Draining, Self::Drained, Self::Stopped, Self::Lost];
 }
 
 impl fmt::Display for DroneState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.as_str())
     }
 }
 

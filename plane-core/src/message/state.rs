@@ -285,6 +285,44 @@ impl StateEntry {
     }
 }
 
+impl StateEntry {
+    /// Whether [`Self::subject`] is this, found out without making it: every entry of a log is asked.
+    pub fn stands_on(&self, subject: &str) -> bool {
+        let mut tokens = subject.split('.');
+        let mut next = || tokens.next().unwrap_or_default();
+        if next() != "state" || next() != "cluster" {
+            return false;
+        }
+        let same_cluster = {
+            let (token, name) = (next(), self.cluster.as_str());
+            token.len() == name.len()
+                && token.bytes().zip(name.bytes()).all(|(token, name)| token == if name == b'.' { b'_' } else { name })
+        };
+        let rest = match &self.body {
+            EntryBody::DroneMessage(entry) => {
+                let drone = next() == "drone" && next() == entry.drone.as_str();
+                drone
+                    && match &entry.message {
+                        DroneMessage::Metadata { .. } => next() == "meta",
+                        DroneMessage::State { state, .. } => next() == "status" && next() == state.as_str(),
+                        DroneMessage::KeepAlive { .. } => next() == "keep_alive",
+                    }
+            }
+            EntryBody::BackendMessage(entry) => {
+                let backend = next() == "backend" && next() == entry.backend.as_str();
+                backend
+                    && match &entry.message {
+                        BackendMessage::Assignment(_) => next() == "assignment",
+                        BackendMessage::State(reached) => next() == "state" && next() == reached.state.as_str(),
+                    }
+            }
+            EntryBody::LockMessage(entry) => next() == "lock" && next() == entry.lock.subject_token(),
+            EntryBody::AcmeMessage(_) => next() == "acme",
+        };
+        same_cluster && rest && tokens.next().is_none()
+    }
+}
+
 /// The subject that decides who may start a backend.
 pub fn assignment_subject(cluster: &ClusterName, backend: &BackendId) -> String {
     format!("state.cluster.{}.backend.{backend}.assignment", cluster.subject_token())

@@ -134,7 +134,12 @@ fn the_state_log() {
         ("acme".to_owned(), json!({"cluster": "plane.test", "AcmeMessage": {"value": "v", "values": ["v"]}})),
     ];
     for (subject, sample) in samples {
-        assert_eq!(same::<StateEntry>(&sample).subject(), format!("state.cluster.plane_test.{subject}"));
+        let (entry, subject) = (same::<StateEntry>(&sample), format!("state.cluster.plane_test.{subject}"));
+        assert_eq!(entry.subject(), subject);
+        assert!(entry.stands_on(&subject));
+        for other in [subject.replace("plane_test", "plane_tess"), format!("{subject}.x"), subject.replace('e', "f")] {
+            assert!(!entry.stands_on(&other), "{other}");
+        }
     }
 }
 
