@@ -171,16 +171,21 @@ impl Grants {
             fresh.collect()
         };
         let caught_up = core.view.is_caught_up();
-        let (missing, clusters) = core.view.read(|world| missing(world, heard, &call));
         // A lease that was renewed in the last moment has been read by then.
-        let fenced = passed >= core.timing.fence + PAUSE;
-        let serves = |(cluster, id): &(ClusterName, DroneId)| {
-            core.view.lease_read(cluster, id).is_some_and(|read| read >= since)
-        };
+        let fenced = core.timing.fence + PAUSE;
+        let (missing, serves, clusters) = core.view.read_with_leases(|world, leases| {
+            let serves = |cluster: &ClusterName, id: &DroneId| {
+                let read = leases.get(cluster).and_then(|leases| leases.get(id));
+                read.is_some_and(|read| core.clock.since(*read) < fenced)
+            };
+            let (missing, clusters) = missing(world, heard, &call, serves);
+            let any_serves = missing.iter().any(|(cluster, id)| serves(cluster, id));
+            (missing, any_serves, clusters)
+        });
         let settled = match doubt {
             _ if passed >= core.timing.fence * PATIENCE => true,
-            Doubt::Possible if missing.is_empty() => fenced || passed >= ALL_HEARD,
-            Doubt::Possible | Doubt::Lost => fenced && !missing.iter().any(serves),
+            Doubt::Possible if missing.is_empty() => passed >= ALL_HEARD.min(fenced),
+            Doubt::Possible | Doubt::Lost => passed >= fenced && !serves,
         };
         if settled && caught_up && core.pulse.beat(core).is_some() {
             tracing::info!(?missing, "locks are granted again");
@@ -193,17 +198,18 @@ impl Grants {
     }
 }
 
-/// The drones that have not answered a call, and the clusters there are.
+/// The drones that have not answered a call, and the clusters there are. One that was stopped may serve for a moment.
 fn missing(
     world: &World,
     heard: BTreeSet<(ClusterName, DroneId)>,
     call: &str,
+    serves: impl Fn(&ClusterName, &DroneId) -> bool,
 ) -> (Vec<(ClusterName, DroneId)>, BTreeSet<ClusterName>) {
     let mut asked = heard;
     for (name, cluster) in world.clusters() {
         for (id, drone) in &cluster.drones {
-            let away = drone.is_lost() || drone.state().is_some_and(|reached| reached.state == DroneState::Stopped);
-            if !away {
+            let stopped = drone.state().is_some_and(|reached| reached.state == DroneState::Stopped);
+            if !drone.is_lost() && (!stopped || serves(name, id)) {
                 asked.insert((name.clone(), id.clone()));
             }
         }

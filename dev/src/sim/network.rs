@@ -16,6 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// After so long a frozen link counts as broken.
 const FROZEN_FOR: Duration = Duration::from_secs(10);
+/// A process that was stopped connects again so soon after it goes on.
+const RECONNECTS_AFTER: Duration = Duration::from_millis(50);
 /// The prefix of the subjects that answers go to.
 pub(super) const INBOX: &str = "_INBOX.";
 
@@ -251,6 +253,11 @@ impl Sim {
         let mut network = lock(&self.network);
         let Some(server) = network.server else { return };
         let Some(link) = network.links.get_mut(&process).filter(|link| link.state != LinkState::Up) else { return };
+        if link.state == LinkState::Down && self.processes.mode(process) == Mode::Stopped {
+            drop(network);
+            // A stopped process connects to nobody. What it has received it sees before it does.
+            return self.after(RECONNECTS_AFTER, move |sim| sim.mend(process));
+        }
         if link.state == LinkState::Down {
             link.server = server;
             link.told.send_modify(|connection| {
@@ -267,10 +274,10 @@ impl Sim {
         drop(network);
         self.note(format_args!("link of {} is up", process.0));
         lock(&self.checker).disturb(process);
-        // At once: what was sent later is not to overtake them.
-        let now = self.now();
-        up.into_iter().for_each(|parcel| self.at(now, move |sim| sim.arrive(process, epoch, true, parcel)));
-        down.into_iter().for_each(|parcel| self.at(now, move |sim| sim.arrive(process, epoch, false, parcel)));
+        // Before all that is due now: what was sent later is not to overtake them.
+        let first = Duration::ZERO;
+        up.into_iter().for_each(|parcel| self.at(first, move |sim| sim.arrive(process, epoch, true, parcel)));
+        down.into_iter().for_each(|parcel| self.at(first, move |sim| sim.arrive(process, epoch, false, parcel)));
     }
 
     /// The server passes a message on; false where nobody listens.

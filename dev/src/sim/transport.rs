@@ -1,7 +1,7 @@
 //! The connection that simulated processes are given.
 
 use super::{
-    network::{INBOX, Read},
+    network::{INBOX, Parcel, Read},
     process::{Mode, ProcessId},
     run::{Sim, lock},
     stream::{Refused, Stream},
@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long the client library waits for JetStream.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
+/// After so long a process makes sure of a subscription again: the library renews those that a broken connection had.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection of one process.
 pub(super) struct SimTransport {
@@ -96,7 +98,7 @@ impl SimTransport {
         let fate = self.fate();
         let (sender, receiver) = oneshot::channel();
         let process = self.process;
-        let parcel = Box::new(move |sim: &Arc<Sim>| {
+        let parcel: Parcel = Box::new(move |sim| {
             let answer = question(sim);
             if strike == Strike::After {
                 sim.kill(process);
@@ -107,7 +109,15 @@ impl SimTransport {
         });
         match fate {
             Fate::RequestLost => {}
-            Fate::Late => self.sim.after(limit + self.sim.dice.millis(0, 4000), parcel),
+            Fate::Late => {
+                // Nothing that was under way to a server reaches the one that comes after it.
+                let server = lock(&self.sim.network).server;
+                self.sim.after(limit + self.sim.dice.millis(0, 4000), move |sim| {
+                    if server == lock(&sim.network).server {
+                        parcel(sim);
+                    }
+                });
+            }
             Fate::Done | Fate::AnswerLost => self.sim.send_up(process, parcel),
         }
         match tokio::time::timeout(limit, receiver).await {
@@ -211,7 +221,7 @@ impl Transport for SimTransport {
                 subscription.stands = true;
             }
         };
-        while self.ask(JETSTREAM_TIMEOUT, stands).await.is_none() {}
+        while self.ask(SUBSCRIBE_TIMEOUT, stands).await.is_none() {}
         Ok(received(receiver))
     }
 
