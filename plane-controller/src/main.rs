@@ -5,6 +5,10 @@ use plane_controller::{STOP_DEADLINE, config::ControllerConfig};
 use plane_core::{config::DaemonArgs, daemon, version};
 use std::process::ExitCode;
 
+/// A decision takes some hundred small allocations, which one thread makes and another frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Plane's controller: picks a drone for each session backend and keeps the history of all.
 #[derive(Debug, Parser)]
 #[command(name = "plane-controller", version = version::LONG)]

@@ -1,6 +1,7 @@
 //! This controller's own world: read from the state log, never written to by anything else.
 
 use crate::{history::Historian, hub::Hub, placed::InFlight};
+use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     clock::Clock,
@@ -17,6 +18,8 @@ use std::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
+/// Entries that may be read without looking for signals.
+const SIGNALS_EVERY: u64 = 64;
 /// How many of the newest entries are remembered to be compared with the log.
 const ANCHORS: usize = 32;
 
@@ -183,7 +186,10 @@ impl View {
             reading.leases.entry(cluster).or_default().insert(drone, now);
         }
         drop(reading);
-        self.read_to.send_replace(sequence);
+        // Telling all who wait is dear; before all has been read nobody does.
+        if self.is_caught_up() {
+            self.read_to.send_replace(sequence);
+        }
         match change {
             Ok(Change::Backend(cluster, backend)) if self.is_caught_up() => {
                 self.tell_of_backend(cluster, backend, history);
@@ -259,6 +265,7 @@ impl View {
                 self.reading().unexplained.insert((cluster, lock), now);
             }
         }
+        self.read_to.send_replace(sequence);
         self.caught_up.send_replace(true);
         history.compare_all();
     }
@@ -275,16 +282,21 @@ pub(crate) async fn follow(
     let mut replay = nats.replay(StreamName::State, "state.>").await?;
     let stop = tasks.stop_token();
     tasks.spawn_essential("follow the state log", async move {
-        loop {
-            let event = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = view.again.notified() => {
-                    view.drop_world();
-                    tokio::select! { biased; () = stop.cancelled() => return, () = replay.rewind() => {} }
-                    continue;
-                }
-                event = replay.next() => event,
+        for turn in 0_u64.. {
+            // Signals are looked for now and then while there is enough to read.
+            let ready = if turn % SIGNALS_EVERY == 0 { None } else { replay.next().now_or_never() };
+            let event = match ready {
+                Some(event) => event,
+                None => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = view.again.notified() => {
+                        view.drop_world();
+                        tokio::select! { biased; () = stop.cancelled() => return, () = replay.rewind() => {} }
+                        continue;
+                    }
+                    event = replay.next() => event,
+                },
             };
             match event {
                 Event::Entry(entry) => {

@@ -108,7 +108,7 @@ struct Life {
     deciding: HashMap<BackendId, Room>,
     calls: Vec<String>,
     answers: Vec<String>,
-    /// How often what runs here was gathered to be announced.
+    /// How often what runs here was gathered to answer a call.
     announced: u64,
 }
 
@@ -416,9 +416,12 @@ impl Agent {
         self.report_anew();
     }
 
-    /// What runs here, to be announced. What is begun later is not told by that.
-    pub(crate) fn gather(&self) -> Vec<LiveBackend> {
-        self.life().announced += 1;
+    /// What runs here, to be announced. What is begun later is not told by that: where it answers a call, locks may be
+    /// granted on it.
+    pub(crate) fn gather(&self, answers: bool) -> Vec<LiveBackend> {
+        if answers {
+            self.life().announced += 1;
+        }
         self.host.live()
     }
 

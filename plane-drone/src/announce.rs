@@ -31,7 +31,8 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
             let seen = connection.borrow_and_update().generation;
             let calls = agent.take_calls();
             register(&agent).await;
-            patiently("announcing", || announce(&agent)).await;
+            let answers = !calls.is_empty();
+            patiently("announcing", || announce(&agent, answers)).await;
             agent.add_answers(calls, ANSWERS);
             agent.lease_now.notify_one();
             let due = tokio::time::Instant::now() + EVERY;
@@ -96,9 +97,9 @@ async fn register(agent: &Agent) {
     agent.changed.notify_one();
 }
 
-async fn announce(agent: &Agent) -> Result<(), String> {
+async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
     agent.host.all_told().await;
-    let mut backends: Vec<AnnouncedBackend> = agent.gather().into_iter().map(|live| live.announced).collect();
+    let mut backends: Vec<AnnouncedBackend> = agent.gather(answers).into_iter().map(|live| live.announced).collect();
     let since = agent.clock.wall().saturating_sub(ENDED_TOLD).unwrap_or(Timestamp::MIN);
     backends.extend(agent.host.ended_since(since).await.map_err(|e| e.to_string())?);
     let told: HashSet<BackendId> = backends.iter().map(|backend| backend.backend_id.clone()).collect();

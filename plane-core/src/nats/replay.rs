@@ -5,7 +5,7 @@ use super::{
     transport::{Connection, From},
 };
 use crate::world::Entry;
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -66,21 +66,24 @@ impl Replay {
                 self.target = None;
                 return Event::CaughtUp;
             }
-            let read = tokio::select! {
-                biased;
-                read = self.messages.next() => read,
-                changed = self.connection.changed() => {
-                    let connection = *self.connection.borrow_and_update();
-                    if changed.is_err() {
-                        // The connection is closed for good: what was received is all there is.
-                        std::future::pending::<()>().await;
+            let read = match self.messages.next().now_or_never() {
+                Some(read) => read,
+                None => tokio::select! {
+                    biased;
+                    read = self.messages.next() => read,
+                    changed = self.connection.changed() => {
+                        let connection = *self.connection.borrow_and_update();
+                        if changed.is_err() {
+                            // The connection is closed for good: what was received is all there is.
+                            std::future::pending::<()>().await;
+                        }
+                        if connection.up && connection.generation != self.generation {
+                            self.generation = connection.generation;
+                            self.begin_again("there is a new connection").await;
+                        }
+                        continue;
                     }
-                    if connection.up && connection.generation != self.generation {
-                        self.generation = connection.generation;
-                        self.begin_again("there is a new connection").await;
-                    }
-                    continue;
-                }
+                },
             };
             match read {
                 Some(Ok((entry, pending))) => {
