@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use plane_core::{
     id::BackendId,
     message::{
-        backend::PublicStatus,
+        backend::{BackendState, PublicStatus},
         schedule::{ScheduleRequest, ScheduleResponse},
         state::{EntryBody, StateEntry},
     },
@@ -307,4 +307,27 @@ async fn servers_of_nats_are_lost_one_at_a_time() {
     }
     run.goes_on("at last").await;
     run.end(&cluster, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_nats_that_is_longer_than_a_lease_ends_no_unlocked_backend() {
+    let mut cluster = start(1).await;
+    let backends = cluster.ready_many(6).await.unwrap();
+    let containers = cluster.containers("{{.ID}}").into_iter().collect::<BTreeSet<_>>();
+    cluster.nats.kill();
+    // Longer than it takes until a drone is lost, with the defaults two minutes.
+    tokio::time::sleep(Duration::from_secs(if defaults() { 120 } else { 10 })).await;
+    cluster.nats.restart().await.unwrap();
+    cluster.client = cluster.nats.connect().await.unwrap();
+    let request = ScheduleRequest { lock: Some("l".parse().unwrap()), ..cluster.request(300, &[]) };
+    let began = Instant::now();
+    while let Err(error) = cluster.schedule(&request).await {
+        assert!(began.elapsed() < patience(), "{error}");
+    }
+    for backend in &backends {
+        let last = cluster.history_until(backend, BackendState::Ready).await.unwrap().pop().unwrap();
+        assert_eq!(last.state, BackendState::Ready);
+    }
+    let now = cluster.containers("{{.ID}}").into_iter().collect::<BTreeSet<_>>();
+    assert!(now.is_superset(&containers));
 }

@@ -142,12 +142,12 @@ impl plane_core::message::Request for Echo {
     }
 }
 
-/// One controller: throughput, latency at half of it, cost, and one request at a time beside bare NATS.
+/// One controller: throughput and its cost, latency at a steady rate, and one request at a time beside bare NATS.
 ///
 /// # Errors
 /// Where a request fails.
 #[allow(clippy::print_stdout, reason = "this is what it is for")]
-pub async fn schedule(lasts: Duration) -> Result<()> {
+pub async fn schedule(lasts: Duration, steady: f64) -> Result<()> {
     let tasks = Tasks::new();
     let (cluster, _drones, nats) = plane(1, &tasks).await?;
     let request = cluster.request(300, &[]);
@@ -163,7 +163,7 @@ pub async fn schedule(lasts: Duration) -> Result<()> {
     let rate = throughput(&nats, &request, lasts).await?;
     let decided = rate * began.elapsed().as_secs_f64();
     let cost = (processor_time(controller)? - used).div_f64(decided);
-    let half = latencies(&nats, &request, rate / 2.0, lasts, &tasks).await?;
+    let half = latencies(&nats, &request, steady, lasts, &tasks).await?;
     let asked = half.len() as f64 / lasts.as_secs_f64();
     println!("one at a time, median      {:.2} ms", millis(percentile(&serial, 0.5)));
     println!("  bare NATS, median        {:.2} ms", millis(percentile(&bare, 0.5)));

@@ -19,6 +19,9 @@ enum What {
         /// How long each part lasts
         #[arg(long, default_value_t = 10)]
         secs: u64,
+        /// Requests a second where latency is measured
+        #[arg(long, default_value_t = 5000.0)]
+        rate: f64,
     },
     /// Two and three controllers against one
     Controllers {
@@ -58,7 +61,7 @@ enum What {
 #[tokio::main]
 async fn main() -> Result<()> {
     match Arguments::parse().what {
-        What::Schedule { secs } => bench::schedule(Duration::from_secs(secs)).await,
+        What::Schedule { secs, rate } => bench::schedule(Duration::from_secs(secs), rate).await,
         What::Controllers { secs } => bench::controllers(Duration::from_secs(secs)).await,
         What::Replay { backends, rounds } => bench::replay(backends, rounds).await,
         What::Growth { drones, backends, rate, life, retention } => {
