@@ -144,14 +144,6 @@ impl Nats {
         self.transport.info(stream).await
     }
 
-    /// Removes one message of a stream; one that is not there is no error.
-    ///
-    /// # Errors
-    /// As [`Self::last`].
-    pub async fn delete(&self, stream: StreamName, sequence: u64) -> Result<(), NatsError> {
-        self.transport.delete(stream, sequence).await
-    }
-
     /// Removes the messages on a subject of a stream up to and with a sequence.
     ///
     /// # Errors

@@ -285,10 +285,6 @@ impl Transport for SimTransport {
         asked.ok_or_else(|| other(name, "no answer in time"))
     }
 
-    async fn delete(&self, stream: StreamName, sequence: u64) -> Result<(), NatsError> {
-        self.ask_stream(stream, move |stream| stream.delete(sequence)).await
-    }
-
     async fn purge(&self, stream: StreamName, subject: &str, up_to: u64) -> Result<(), NatsError> {
         let subject = subject.to_owned();
         self.ask_stream(stream, move |stream| stream.purge(&subject, up_to)).await

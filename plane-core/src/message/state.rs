@@ -259,28 +259,21 @@ impl StateEntry {
 
     /// The subject that this entry stands on.
     pub fn subject(&self) -> String {
-        let cluster = self.cluster.subject_token();
         match &self.body {
             EntryBody::DroneMessage(entry) => {
                 let drone = &entry.drone;
                 match &entry.message {
-                    DroneMessage::Metadata { .. } => {
-                        format!("state.cluster.{cluster}.drone.{drone}.meta")
-                    }
-                    DroneMessage::State { state, .. } => {
-                        format!("state.cluster.{cluster}.drone.{drone}.status.{state}")
-                    }
+                    DroneMessage::Metadata { .. } => meta_subject(&self.cluster, drone),
+                    DroneMessage::State { state, .. } => drone_state_subject(&self.cluster, drone, *state),
                     DroneMessage::KeepAlive { .. } => keep_alive_subject(&self.cluster, drone),
                 }
             }
             EntryBody::BackendMessage(entry) => match &entry.message {
                 BackendMessage::Assignment(_) => assignment_subject(&self.cluster, &entry.backend),
-                BackendMessage::State(reached) => {
-                    format!("state.cluster.{cluster}.backend.{}.state.{}", entry.backend, reached.state)
-                }
+                BackendMessage::State(reached) => state_subject(&self.cluster, &entry.backend, reached.state),
             },
             EntryBody::LockMessage(entry) => lock_subject(&self.cluster, &entry.lock),
-            EntryBody::AcmeMessage(_) => format!("state.cluster.{cluster}.acme"),
+            EntryBody::AcmeMessage(_) => format!("state.cluster.{}.acme", self.cluster.subject_token()),
         }
     }
 }
@@ -336,4 +329,19 @@ pub fn keep_alive_subject(cluster: &ClusterName, drone: &DroneId) -> String {
 /// The subject that decides who holds a lock.
 pub fn lock_subject(cluster: &ClusterName, lock: &LockName) -> String {
     format!("state.cluster.{}.lock.{}", cluster.subject_token(), lock.subject_token())
+}
+
+/// The subject of a state of a backend.
+pub fn state_subject(cluster: &ClusterName, backend: &BackendId, state: BackendState) -> String {
+    format!("state.cluster.{}.backend.{backend}.state.{state}", cluster.subject_token())
+}
+
+/// The subject that says what a drone is.
+pub fn meta_subject(cluster: &ClusterName, drone: &DroneId) -> String {
+    format!("state.cluster.{}.drone.{drone}.meta", cluster.subject_token())
+}
+
+/// The subject of a state of a drone.
+pub fn drone_state_subject(cluster: &ClusterName, drone: &DroneId, state: DroneState) -> String {
+    format!("state.cluster.{}.drone.{drone}.status.{state}", cluster.subject_token())
 }

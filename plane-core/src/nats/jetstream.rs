@@ -184,16 +184,6 @@ impl Transport for JetStream {
         }))
     }
 
-    async fn delete(&self, stream: StreamName, sequence: u64) -> Result<(), NatsError> {
-        use jetstream::stream::DeleteMessageErrorKind as Kind;
-        match self.handle(stream).await?.delete_message(sequence).await {
-            Ok(_) => Ok(()),
-            // It is not there: another controller was first, or it has been superseded.
-            Err(error) if matches!(error.kind(), Kind::JetStream(_)) => Ok(()),
-            Err(error) => Err(NatsError::other(stream.as_str(), error)),
-        }
-    }
-
     async fn purge(&self, stream: StreamName, subject: &str, up_to: u64) -> Result<(), NatsError> {
         let handle = self.handle(stream).await?;
         let purged = handle.purge().sequence(up_to + 1).filter(subject).await;

@@ -97,8 +97,6 @@ pub trait Transport: Debug + Send + Sync + 'static {
     ) -> Result<BoxStream<'static, Result<(Entry, u64), NatsError>>, NatsError>;
     /// What a stream is and holds; `None` where it does not exist.
     async fn info(&self, stream: StreamName) -> Result<Option<StreamInfo>, NatsError>;
-    /// Removes one message, if it is there.
-    async fn delete(&self, stream: StreamName, sequence: u64) -> Result<(), NatsError>;
     /// Removes the messages of a subject up to and with a sequence.
     async fn purge(&self, stream: StreamName, subject: &str, up_to: u64) -> Result<(), NatsError>;
     /// Makes a stream that is missing, and tells how one that is there differs.

@@ -1,8 +1,13 @@
 //! Forgetting: what ended longer ago than the retention time, by the log's own clock. It is decided before the next
 //! entry is looked at, from entries alone, so that every reader forgets the same; the purge of the log follows it.
 
-use super::World;
-use crate::id::{BackendId, ClusterName};
+use super::{StateSeen, World};
+use crate::{
+    id::{BackendId, ClusterName},
+    message::state::{
+        assignment_subject, drone_state_subject, keep_alive_subject, lock_subject, meta_subject, state_subject,
+    },
+};
 use jiff::{SignedDuration, Timestamp};
 
 /// Something that was forgotten and can be purged.
@@ -12,9 +17,9 @@ pub struct Forgotten {
     pub cluster: ClusterName,
     /// The backend, where it is one: its public history and its logs go too.
     pub backend: Option<BackendId>,
-    /// The sequences of its entries in the state log, in the order in which they go: what says that it is over goes
+    /// Its entries in the state log, subject and sequence, in the order in which they go: what says that it is over goes
     /// last, so that what an interrupted purge leaves is over too.
-    pub sequences: Vec<u64>,
+    pub entries: Vec<(String, u64)>,
 }
 
 impl World {
@@ -32,24 +37,27 @@ impl World {
                 let Some((_, id)) = cluster.ended.pop_first() else { break };
                 let Some(backend) = cluster.backends.remove(&id) else { continue };
                 let (ends, ways): (Vec<_>, Vec<_>) = backend.states.iter().partition(|seen| seen.state.is_final());
-                let assignment = backend.assignment.as_ref().map(|assigned| assigned.sequence);
-                let ways = ways.iter().map(|seen| seen.sequence).chain(assignment);
-                let sequences = ways.chain(ends.iter().map(|seen| seen.sequence)).collect();
-                self.forgotten.push(Forgotten { cluster: name.clone(), backend: Some(id), sequences });
+                let state = |seen: &&StateSeen| (state_subject(name, &id, seen.state), seen.sequence);
+                let assignment = backend.assignment.as_ref();
+                let assignment = assignment.map(|assigned| (assignment_subject(name, &id), assigned.sequence));
+                let entries = ways.iter().map(state).chain(assignment).chain(ends.iter().map(state)).collect();
+                self.forgotten.push(Forgotten { cluster: name.clone(), backend: Some(id), entries });
             }
             while cluster.gone.first().is_some_and(|(time, _)| is_old(time)) {
                 let Some((_, id)) = cluster.gone.pop_first() else { break };
                 let Some(drone) = cluster.drones.remove(&id) else { continue };
-                let states = drone.states.iter().map(|reached| reached.sequence);
-                let lease = drone.keep_alive.as_ref().map(|keep_alive| keep_alive.sequence);
-                let sequences = states.chain(lease).chain(drone.meta.as_ref().map(|meta| meta.sequence)).collect();
-                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, sequences });
+                let states = drone.states.iter();
+                let states = states.map(|reached| (drone_state_subject(name, &id, reached.state), reached.sequence));
+                let lease = drone.keep_alive.as_ref().map(|lease| (keep_alive_subject(name, &id), lease.sequence));
+                let meta = drone.meta.as_ref().map(|meta| (meta_subject(name, &id), meta.sequence));
+                let entries = states.chain(lease).chain(meta).collect();
+                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, entries });
             }
             while cluster.free.first().is_some_and(|(time, _)| is_old(time)) {
                 let Some((_, name_of)) = cluster.free.pop_first() else { break };
                 let Some(lock) = cluster.locks.remove(&name_of) else { continue };
-                let sequences = vec![lock.sequence];
-                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, sequences });
+                let entries = vec![(lock_subject(name, &name_of), lock.sequence)];
+                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, entries });
             }
         }
     }

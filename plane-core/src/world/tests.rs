@@ -170,7 +170,9 @@ fn what_ended_is_forgotten_by_the_logs_time_alone() {
     assert!(world.backend(&cluster(), &"b".parse().unwrap()).is_none());
     let forgotten = world.take_forgotten();
     // What says that it is over goes last.
-    assert_eq!(forgotten.iter().map(|one| one.sequences.clone()).collect::<Vec<_>>(), [[3, 1, 2]]);
+    let sequences = |one: &Forgotten| one.entries.iter().map(|(_, sequence)| *sequence).collect::<Vec<_>>();
+    assert_eq!(forgotten.iter().map(sequences).collect::<Vec<_>>(), [[3, 1, 2]]);
+    assert_eq!(forgotten[0].entries[1].0, assigned.subject());
 }
 
 proptest! {
