@@ -1,0 +1,224 @@
+//! One decision: where a backend runs. Writes who may start it, writes what it holds, asks the drone, and goes on to the
+//! next one where that does not take it. Each write expects the one before: where somebody else wrote, theirs counts.
+//!
+//! ```text
+//! place ──► assign ──► hold the lock ──► ask ──► accepted
+//!                           │             │
+//!                          lost        refused, silent ──► place ──► assign ──► ask …
+//!                           │             │
+//!                           └► take back ◄┘ where none is left
+//! ```
+
+use super::{
+    ask::{DRONE_TIMEOUT, Said},
+    id::in_use,
+};
+use crate::{
+    Core,
+    intake::unavailable,
+    log::{self, Written},
+};
+use plane_core::{
+    id::{BackendId, BearerToken, DroneId},
+    message::{
+        Answer, Fault, FaultCode,
+        schedule::{ScheduleRequest, ScheduleResponse},
+        state::{Assignment, HeldLock, Holder, LockEntry},
+    },
+};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// How far a decision came.
+pub(super) enum Outcome {
+    /// A drone has it; the sequence of the newest entry that was written for it.
+    Scheduled(ScheduleResponse, u64),
+    /// Somebody else got the lock; the sequence under which the assignment was taken back.
+    LockTaken(u64),
+    NoDrone,
+}
+
+/// Decides where a backend runs: writes, asks, and goes on to the next drone where one does not take it.
+pub(super) async fn decide(
+    core: &Arc<Core>,
+    request: &ScheduleRequest,
+    backend: &BackendId,
+    expected: u64,
+    hold: Option<(HeldLock, u64)>,
+    deadline: Instant,
+) -> Answer<Outcome> {
+    let mut decision = Decision {
+        core,
+        request,
+        backend,
+        bearer_token: request.require_bearer_token.then(|| BearerToken::drawn(&core.chance)),
+        lock: hold.as_ref().map(|(held, _)| held.clone()),
+        refused: Vec::new(),
+        drone: None,
+        sequence: expected,
+    };
+    let outcome = decision.run(hold.map(|(_, sequence)| sequence), deadline).await;
+    if !matches!(outcome, Ok(Outcome::Scheduled(..))) {
+        core.view.in_flight.remove(backend);
+    }
+    outcome
+}
+
+pub(super) struct Decision<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) request: &'a ScheduleRequest,
+    pub(super) backend: &'a BackendId,
+    pub(super) bearer_token: Option<BearerToken>,
+    pub(super) lock: Option<HeldLock>,
+    pub(super) refused: Vec<DroneId>,
+    drone: Option<DroneId>,
+    /// The sequence of the newest assignment.
+    pub(super) sequence: u64,
+}
+
+impl Decision<'_> {
+    async fn run(&mut self, lock_sequence: Option<u64>, deadline: Instant) -> Answer<Outcome> {
+        let Some(first) = self.first_drone(deadline).await else { return Ok(Outcome::NoDrone) };
+        if !self.assign(Some(first)).await? {
+            return Err(in_use(self.backend));
+        }
+        if let (Some(expected), Some(held)) = (lock_sequence, self.lock.clone()) {
+            let holder = Some(Holder { backend: self.backend.clone(), token: held.token });
+            let entry = LockEntry { lock: held.name, holder, last_token: None };
+            match log::hold(&self.core.nats, &self.request.cluster, entry, expected).await {
+                Ok(Written::Won(_)) => {}
+                Ok(Written::Lost) => {
+                    self.take_back().await?;
+                    return Ok(Outcome::LockTaken(self.sequence));
+                }
+                // Whether it holds the lock is not known: it must not start, and whoever reads that frees the lock.
+                Err(error) => {
+                    self.take_back().await?;
+                    return Err(unavailable(&error));
+                }
+            }
+        }
+        loop {
+            let Some(drone) = self.drone.clone() else { return Ok(Outcome::NoDrone) };
+            let accepts = self.core.view.read(|world| {
+                world.drone(&self.request.cluster, &drone).is_some_and(|known| known.has_feature("accept"))
+            });
+            tracing::debug!(%drone, backend = %self.backend, "asking the drone");
+            match self.ask(&drone, accepts, deadline).await {
+                Said::Accepted if accepts => return Ok(self.scheduled(drone)),
+                Said::Accepted => return self.accept_for(drone).await,
+                Said::Refused => {
+                    tracing::info!(%drone, backend = %self.backend, "the drone refused; trying the next");
+                }
+                Said::Nothing if accepts => {
+                    tracing::warn!(%drone, backend = %self.backend, "the drone did not answer; trying the next");
+                }
+                Said::Nothing => {
+                    let backend = self.backend;
+                    let message =
+                        format!("drone {drone} did not say whether it took backend {backend}; its status will tell");
+                    return Err(Fault::new(FaultCode::Unavailable, message));
+                }
+            }
+            self.refused.push(drone);
+            let time_left = Instant::now() + DRONE_TIMEOUT <= deadline;
+            let next = if time_left { self.place().ok() } else { None };
+            let Some(next) = next else {
+                return Ok(match self.take_back().await? {
+                    Some(drone) => self.scheduled(drone),
+                    None => Outcome::NoDrone,
+                });
+            };
+            if !self.assign(Some(next)).await? {
+                return self.settled().await;
+            }
+        }
+    }
+
+    fn scheduled(&self, drone: DroneId) -> Outcome {
+        let (cluster, backend_id) = (&self.request.cluster, self.backend.clone());
+        tracing::debug!(%cluster, backend = %backend_id, %drone, "scheduled");
+        let bearer_token = self.bearer_token.clone();
+        Outcome::Scheduled(
+            ScheduleResponse::Scheduled { drone, backend_id, bearer_token, spawned: true },
+            self.sequence,
+        )
+    }
+
+    fn assignment(&self, drone: DroneId) -> Assignment {
+        let limits = &self.request.executable.resource_limits;
+        Assignment {
+            lock: self.lock.clone(),
+            memory_bytes: limits.memory_limit_bytes.map(std::num::NonZeroU64::get),
+            cpu_percent: limits.cpu_period_percent.map(|percent| percent.get().into()),
+            ..Assignment::to(drone, self.bearer_token.clone())
+        }
+    }
+
+    /// Writes that a drone may start the backend, or with `None` that none may. False where somebody else wrote.
+    async fn assign(&mut self, drone: Option<DroneId>) -> Result<bool, Fault> {
+        if self.drone.is_some() && !self.core.grants.are_open(self.core) {
+            // A drone may have accepted it, and the log have lost that.
+            let message = "the state log may lack what was decided last; ask again";
+            return Err(Fault::new(FaultCode::Unavailable, message));
+        }
+        let assignment = match (drone, &self.drone) {
+            (Some(drone), _) => {
+                self.drone = Some(drone.clone());
+                self.assignment(drone)
+            }
+            (None, Some(drone)) => Assignment { withdrawn: true, ..self.assignment(drone.clone()) },
+            (None, None) => return Ok(true),
+        };
+        self.write(assignment).await
+    }
+
+    async fn write(&mut self, assignment: Assignment) -> Result<bool, Fault> {
+        let (nats, cluster) = (&self.core.nats, &self.request.cluster);
+        match log::assign(nats, cluster, self.backend, assignment, self.sequence).await {
+            Ok(Written::Won(sequence)) => {
+                self.sequence = sequence;
+                Ok(true)
+            }
+            Ok(Written::Lost) => Ok(false),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Takes the assignment back. Gives the drone that had accepted it already, if one had.
+    async fn take_back(&mut self) -> Result<Option<DroneId>, Fault> {
+        if self.assign(None).await? {
+            return Ok(None);
+        }
+        match self.settled().await? {
+            Outcome::Scheduled(ScheduleResponse::Scheduled { drone, .. }, _) => Ok(Some(drone)),
+            Outcome::Scheduled(..) | Outcome::LockTaken(_) | Outcome::NoDrone => Ok(None),
+        }
+    }
+
+    /// Somebody else wrote the assignment: a drone that accepted it, or a controller that took it back.
+    async fn settled(&mut self) -> Answer<Outcome> {
+        let found = log::assignment(&self.core.nats, &self.request.cluster, self.backend).await;
+        match found.map_err(|e| unavailable(&e))? {
+            Some((assignment, sequence)) if assignment.accepted => {
+                self.sequence = sequence;
+                Ok(self.scheduled(assignment.drone))
+            }
+            Some((assignment, sequence)) if assignment.withdrawn => {
+                self.sequence = sequence;
+                Err(Fault::new(FaultCode::Unavailable, "the decision took too long and was taken back; ask again"))
+            }
+            Some(_) | None => Err(in_use(self.backend)),
+        }
+    }
+
+    /// Notes for a drone that cannot that it has taken the backend.
+    async fn accept_for(&mut self, drone: DroneId) -> Answer<Outcome> {
+        let assignment = Assignment { accepted: true, ..self.assignment(drone.clone()) };
+        match self.write(assignment).await {
+            Ok(true) => Ok(self.scheduled(drone)),
+            Ok(false) => self.settled().await,
+            Err(fault) => Err(fault),
+        }
+    }
+}

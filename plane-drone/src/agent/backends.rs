@@ -1,0 +1,46 @@
+//! What is served for each backend while it runs, and taken note of when it ends.
+
+use super::Agent;
+use plane_core::{
+    id::BackendId,
+    message::{backend::TerminateRequest, subject},
+    nats::NatsError,
+};
+use std::sync::Arc;
+
+impl Agent {
+    /// Gives all backends up that hold a lock.
+    pub(crate) async fn give_up_locked(&self, reason: &str) {
+        let live = self.host.live();
+        let locked = live.iter().filter(|live| live.request.lock.is_some());
+        let given_up = locked.map(|live| self.host.give_up(&live.request.backend_id, reason));
+        futures_util::future::join_all(given_up).await;
+    }
+
+    /// Serves `terminate` for one backend, until that has ended.
+    pub(super) async fn listen_for_terminate(self: &Arc<Self>, backend: &BackendId) -> Result<(), NatsError> {
+        let backend = backend.clone();
+        let subject = subject::backend(&self.identity.cluster, &backend, "terminate");
+        let (agent, asked) = (self.clone(), backend.clone());
+        let handler = move |_: TerminateRequest| {
+            let (agent, backend) = (agent.clone(), asked.clone());
+            async move {
+                agent.host.terminate(&backend).await;
+                Ok(())
+            }
+        };
+        let serving = self.nats.serve(&self.tasks, &subject, None, handler).await?;
+        self.life().terminate.insert(backend, serving);
+        Ok(())
+    }
+
+    /// Takes note when a backend has ended.
+    pub(super) fn note_end(self: &Arc<Self>, backend: &BackendId) {
+        let (agent, backend, stop) = (self.clone(), backend.clone(), self.tasks.stop_token());
+        self.tasks.spawn(format!("end of {backend}"), async move {
+            stop.run_until_cancelled(agent.host.ended(&backend)).await;
+            agent.life().terminate.remove(&backend);
+            agent.changed.notify_one();
+        });
+    }
+}

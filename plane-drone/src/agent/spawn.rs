@@ -1,0 +1,176 @@
+//! Offers of backends: whether there is room, what was remembered, and what is begun once the log says that it is this
+//! drone's.
+
+use super::Agent;
+use crate::host::{HostError, Offered};
+use plane_core::{
+    message::{Answer, Fault, FaultCode, drone::Capacity, schedule::SpawnRequest, subject},
+    nats::{NatsError, Serving},
+};
+use std::sync::Arc;
+
+/// When a backend was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To this process, while it was connected to this server. Another one may have lost who was given it since.
+    Now {
+        /// The server.
+        server: String,
+    },
+    /// To an earlier one.
+    Earlier,
+}
+
+/// What backends take of a drone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    backends: u64,
+    memory_bytes: u64,
+    cpu_percent: u64,
+}
+
+impl Room {
+    fn of(request: &SpawnRequest) -> Self {
+        let limits = &request.executable.resource_limits;
+        Self {
+            backends: 1,
+            memory_bytes: limits.memory_limit_bytes.map_or(0, std::num::NonZeroU64::get),
+            cpu_percent: limits.cpu_period_percent.map_or(0, |percent| percent.get().into()),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            backends: self.backends + other.backends,
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            cpu_percent: self.cpu_percent + other.cpu_percent,
+        }
+    }
+
+    fn fits(self, capacity: &Capacity) -> bool {
+        capacity.max_backends.is_none_or(|most| self.backends <= most.into())
+            && capacity.memory_bytes.is_none_or(|most| self.memory_bytes <= most)
+            && capacity.cpus.is_none_or(|cpus| self.cpu_percent <= (cpus * 100.0) as u64)
+    }
+}
+
+impl Agent {
+    pub(super) async fn serve_spawn(self: Arc<Self>) -> Result<Serving, NatsError> {
+        let subject = subject::drone(&self.identity.cluster, &self.identity.drone, "spawn");
+        let (nats, tasks) = (self.nats.clone(), self.tasks.clone());
+        let handler = move |request| {
+            let agent = self.clone();
+            async move { agent.spawn(request).await }
+        };
+        nats.serve(&tasks, &subject, None, handler).await
+    }
+
+    async fn spawn(self: Arc<Self>, request: SpawnRequest) -> Answer<bool> {
+        let backend = request.backend_id.clone();
+        if let Some(why) = self.objection(&request) {
+            let known = self.host.is_live(&backend);
+            if !known {
+                tracing::info!(%backend, why, "refused a backend");
+                return Ok(false);
+            }
+        }
+        let (term, asked) = (self.fence.term(), Asked::Now { server: self.nats.server() });
+        match self.host.offer(&request).await {
+            Ok(Offered::New) => self.decide(request, term, asked).await.map_err(|e| internal(&e)),
+            Ok(Offered::Known(known)) => {
+                let same = *known == request;
+                self.life().deciding.remove(&backend);
+                tracing::info!(%backend, same, "asked for a backend that is known here");
+                Ok(same)
+            }
+            Ok(Offered::Refused) => {
+                self.life().deciding.remove(&backend);
+                Ok(false)
+            }
+            Err(error) => {
+                self.life().deciding.remove(&backend);
+                Err(internal(&error))
+            }
+        }
+    }
+
+    /// Why a backend cannot be taken. Where it can, its room is kept for it until it is decided about.
+    fn objection(&self, request: &SpawnRequest) -> Option<&'static str> {
+        let used = self.host.live().iter().fold(Room::default(), |room, live| room.and(Room::of(&live.request)));
+        let mut life = self.life();
+        if life.draining || life.stopping {
+            return Some("draining");
+        }
+        if request.lock.is_some() && !self.fence.is_open() {
+            return Some("no lease");
+        }
+        if life.deciding.contains_key(&request.backend_id) {
+            return Some("it is being decided about");
+        }
+        let wanted = life.deciding.values().fold(used, |room, other| room.and(*other)).and(Room::of(request));
+        if self.identity.capacity.is_some_and(|capacity| !wanted.fits(&capacity)) {
+            return Some("full");
+        }
+        life.deciding.insert(request.backend_id.clone(), Room::of(request));
+        None
+    }
+
+    /// Accepts a backend that is remembered, and begins with it; or finds that somebody else decided otherwise, and
+    /// forgets it. A backend with a lock is accepted for the term of the lease in which that began. What the log may have
+    /// lost since it was accepted, and no announcement told, is not begun.
+    pub(super) async fn decide(
+        self: Arc<Self>,
+        request: SpawnRequest,
+        term: u64,
+        asked: Asked,
+    ) -> Result<bool, HostError> {
+        let backend = request.backend_id.clone();
+        let announced = self.life().announced;
+        let accepted = match asked {
+            Asked::Now { server } => self.accept(&request, server).await,
+            Asked::Earlier => self.was_accepted(&request).await,
+        };
+        if accepted.is_some()
+            && let Err(error) = self.listen_for_terminate(&backend).await
+        {
+            tracing::warn!(%backend, %error, "it cannot be terminated through NATS");
+        }
+        let locked = request.lock.is_some();
+        let missed = || self.life().announced != announced;
+        let stale = || {
+            let elsewhere = accepted.as_ref().is_some_and(|server| *server != self.nats.server());
+            elsewhere || locked && (self.fence.term() != term || !self.fence.is_open() || missed())
+        };
+        let begins = accepted.is_some() && !stale();
+        let done = if begins {
+            let begun = self.host.begin(request).await;
+            self.note_end(&backend);
+            begun
+        } else if accepted.is_some() {
+            tracing::warn!(%backend, "not begun: the drone was given up, or NATS restarted, while it was being accepted");
+            self.life().terminate.remove(&backend);
+            match self.host.discard(&backend).await {
+                Ok(()) => self.host.disown(&backend).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            tracing::info!(%backend, "not accepted: somebody else was given it, or nobody");
+            self.host.discard(&backend).await
+        };
+        self.life().deciding.remove(&backend);
+        done?;
+        if begins {
+            self.changed.notify_one();
+            if locked && stale() {
+                self.host.give_up(&backend, "its drone was given up while it was being accepted").await;
+            } else if stale() || missed() {
+                self.report_anew();
+            }
+        }
+        Ok(begins)
+    }
+}
+
+pub(super) fn internal(error: &impl std::fmt::Display) -> Fault {
+    Fault::new(FaultCode::Internal, error.to_string())
+}

@@ -1,0 +1,84 @@
+//! What a drone says of itself: its signs of life, and whether it takes backends.
+
+use super::{Agent, spawn::internal};
+use plane_core::{
+    message::{
+        Answer,
+        drone::{DrainRequest, DroneState, DroneStatus},
+        subject,
+    },
+    nats::{NatsError, Serving},
+    version,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How often a drone gives a sign of life.
+const STATUS_EVERY: Duration = Duration::from_secs(4);
+
+impl Agent {
+    pub(super) async fn serve_drain(self: Arc<Self>) -> Result<Serving, NatsError> {
+        let subject = subject::drone(&self.identity.cluster, &self.identity.drone, "drain");
+        let (nats, tasks) = (self.nats.clone(), self.tasks.clone());
+        let handler = move |request: DrainRequest| {
+            let agent = self.clone();
+            async move { agent.drain(request.drain).await }
+        };
+        nats.serve(&tasks, &subject, None, handler).await
+    }
+
+    async fn drain(&self, drain: bool) -> Answer<()> {
+        self.host.set_draining(drain).await.map_err(|e| internal(&e))?;
+        self.life().draining = drain;
+        tracing::info!(drain, "drain");
+        // Whoever asked may ask for a backend next: controllers hear of it before the answer.
+        self.say().await;
+        if let Err(error) = self.nats.flush().await {
+            tracing::debug!(%error, "controllers hear of it later");
+        }
+        Ok(())
+    }
+
+    fn state(&self, running: usize) -> DroneState {
+        let life = self.life();
+        match (life.stopping, life.draining, running + life.deciding.len()) {
+            (true, _, _) => DroneState::Stopped,
+            (false, true, 0) => DroneState::Drained,
+            (false, true, _) => DroneState::Draining,
+            (false, false, _) => DroneState::Ready,
+        }
+    }
+
+    async fn say(&self) {
+        let running = self.host.live().len();
+        let state = self.state(running);
+        let status = DroneStatus {
+            drone_id: self.identity.drone.clone(),
+            cluster: self.identity.cluster.clone(),
+            drone_version: version::VERSION.to_owned(),
+            ready: state == DroneState::Ready,
+            state,
+            running_backends: u32::try_from(running).ok(),
+            capacity: self.identity.capacity,
+            labels: self.identity.labels.clone(),
+        };
+        if let Err(error) = self.nats.publish(&status).await {
+            tracing::debug!(%error, "no sign of life");
+        }
+    }
+
+    pub(super) async fn give_signs_of_life(self: Arc<Self>) {
+        let stop = self.tasks.stop_token();
+        loop {
+            self.say().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(STATUS_EVERY) => {}
+            }
+        }
+        self.life().stopping = true;
+        self.say().await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.nats.flush()).await;
+    }
+}
