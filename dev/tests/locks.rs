@@ -8,15 +8,15 @@ use plane_core::{
     message::{
         Fault, FaultCode,
         backend::BackendState,
-        drone::{DroneState, DroneStatus, RegisterRequest},
+        drone::DroneState,
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
-        state::{Lease, StateEntry, assignment_subject},
+        state::assignment_subject,
         subject,
     },
     nats::{NatsError, Serving, StreamName},
     task::Tasks,
 };
-use plane_dev::harness::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings, get, websocket};
+use plane_dev::harness::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings, get, played, websocket};
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex},
@@ -127,27 +127,9 @@ where
 {
     let id = DroneId::random();
     let serving = cluster.client.serve(tasks, &subject::drone(&name, &id, "spawn"), None, spawn).await.unwrap();
-    let register = RegisterRequest {
-        drone_id: id.clone(),
-        cluster: name.clone(),
-        ip: [127, 0, 0, 1].into(),
-        version: None,
-        git_hash: None,
-        features: vec!["accept".to_owned(), "lease".to_owned()],
-    };
+    let register = played::registration(&name, &id, played::FEATURES);
     while cluster.client.request(&register, PATIENCE).await.is_err() {}
-    let status = DroneStatus {
-        drone_id: id.clone(),
-        cluster: name,
-        drone_version: "1".into(),
-        ready: true,
-        state: DroneState::Ready,
-        running_backends: None,
-        capacity: None,
-        labels: BTreeMap::new(),
-    };
-    let lease = Lease { instance: Some("played".to_owned()), ..Lease::default() };
-    let lease = StateEntry::lease(status.cluster.clone(), id.clone(), 1, lease);
+    let (status, lease) = (played::sign_of_life(&name, &id, DroneState::Ready), played::lease(&name, &id));
     let (client, stop) = (cluster.client.clone(), tasks.stop_token());
     let (alive, told) = tokio::sync::oneshot::channel();
     tasks.spawn("signs of life", async move {
@@ -323,7 +305,7 @@ async fn clusters_on_one_controller_do_not_see_each_other() {
     let client = cluster.client.clone();
     let (drone, _serving) = play(&cluster, &tasks, other.clone(), move |request: SpawnRequest| {
         let client = client.clone();
-        async move { Ok(accept(&client, &request).await) }
+        async move { Ok(played::accept(&client, &request).await.unwrap()) }
     })
     .await;
     let here = locked(&cluster, "l");
@@ -336,13 +318,4 @@ async fn clusters_on_one_controller_do_not_see_each_other() {
     let held = cluster.client.request(&FetchRequest { cluster: other, lock }, PATIENCE).await.unwrap();
     assert!(matches!(held, FetchResponse::Scheduled { backend_id, .. } if backend_id == second.0));
     assert_eq!(fetch(&cluster, "l").await, Some(first.0));
-}
-
-/// Writes a played drone's acceptance, as the protocol has it.
-async fn accept(client: &plane_core::nats::Nats, request: &SpawnRequest) -> bool {
-    let subject = assignment_subject(&request.cluster, &request.backend_id);
-    let Ok(Some(stored)) = client.last(StreamName::State, &subject).await else { return false };
-    let mut entry: serde_json::Value = serde_json::from_slice(&stored.payload).unwrap();
-    entry["BackendMessage"]["Assignment"]["accepted"] = true.into();
-    client.publish_expecting(subject, &entry, request.assignment_seq.unwrap()).await.is_ok()
 }
