@@ -7,7 +7,7 @@ use plane_core::{
     message::{
         Fault,
         backend::{BackendState, PublicStatus, StatusReport},
-        drone::DroneState,
+        drone::{Capacity, DroneState},
         schedule::{ScheduleRequest, ScheduleResponse, SpawnRequest},
         state::{StateEntry, assignment_subject},
         subject,
@@ -112,6 +112,34 @@ async fn a_refusing_drone_is_passed_over_and_all_refusing_is_no_drone() {
     assert!(refusing.asked.load(Ordering::Relaxed) >= 1);
     give_signs_of_life(&cluster, &accepting.id, DroneState::Draining).await;
     assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
+}
+
+#[tokio::test]
+async fn a_backend_counts_where_it_is_not_where_it_was_placed_last() {
+    let cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let tasks = Tasks::new();
+    let mut drones = Vec::new();
+    for _ in 0..2 {
+        let client = cluster.client.clone();
+        let capacity = Some(Capacity { max_backends: Some(1), ..Capacity::default() });
+        // It accepts in the log at once, and its answer never comes.
+        let silent = move |request: SpawnRequest| {
+            let client = client.clone();
+            async move {
+                played::accept(&client, &request).await.unwrap();
+                std::future::pending().await
+            }
+        };
+        drones.push(played::play(&cluster.client, &tasks, &cluster.name, capacity, silent).await.unwrap());
+    }
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        match schedule(&cluster, &cluster.request(30, &[])).await.unwrap() {
+            ScheduleResponse::Scheduled { drone, .. } => taken.push(drone),
+            ScheduleResponse::NoDroneAvailable => panic!("a drone has room; taken: {taken:?}"),
+        }
+    }
+    assert_ne!(taken[0], taken[1]);
 }
 
 #[tokio::test]
