@@ -17,6 +17,8 @@ const NEXT_SIGN: Duration = Duration::from_millis(300);
 /// as the best of all (Mitzenmacher 2001, "The power of two choices").
 const SAMPLE: u64 = 8;
 const FEW: usize = 32;
+/// So many drones are named in the log with why they were passed over.
+const NAMED: usize = 16;
 
 impl Decision<'_> {
     /// The first drone, waited for a little where there is none: its sign of life may be on its way.
@@ -32,7 +34,8 @@ impl Decision<'_> {
                 Err(passed) => passed,
             };
             if !matches!(tokio::time::timeout_at(patience, news.changed()).await, Ok(Ok(()))) {
-                tracing::warn!(cluster = %self.request.cluster, ?passed, "no drone available");
+                let some = passed.get(..passed.len().min(NAMED)).unwrap_or_default();
+                tracing::warn!(cluster = %self.request.cluster, drones = passed.len(), passed = ?some, "no drone available");
                 return None;
             }
         }

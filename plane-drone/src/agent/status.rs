@@ -38,19 +38,22 @@ impl Agent {
         Ok(())
     }
 
-    fn state(&self, running: usize) -> DroneState {
+    /// The drone's state, and how many backends run.
+    fn state(&self) -> (DroneState, usize) {
         let life = self.life();
-        match (life.stopping, life.draining, running + life.deciding.len()) {
+        // Looked at together: what begins meanwhile is among one of the two.
+        let running = self.host.live().len();
+        let state = match (life.stopping, life.draining, running + life.deciding.len()) {
             (true, _, _) => DroneState::Stopped,
             (false, true, 0) => DroneState::Drained,
             (false, true, _) => DroneState::Draining,
             (false, false, _) => DroneState::Ready,
-        }
+        };
+        (state, running)
     }
 
     async fn say(&self) {
-        let running = self.host.live().len();
-        let state = self.state(running);
+        let (state, running) = self.state();
         let status = DroneStatus {
             drone_id: self.identity.drone.clone(),
             cluster: self.identity.cluster.clone(),
