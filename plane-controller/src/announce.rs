@@ -72,8 +72,9 @@ pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &
     }
     let assigned = known.and_then(|known| known.assignment.as_ref());
     // Where another drone has not accepted it with the same hold, the log has lost that it was given on to this one.
-    let given_away =
-        |assigned: &Assigned| assigned.drone != *drone && (assigned.accepted || assigned.lock != hold(announced));
+    let given_away = |assigned: &Assigned| {
+        assigned.drone != *drone && (assigned.accepted || assigned.lock() != hold(announced).as_ref())
+    };
     if assigned.is_some_and(|assigned| assigned.withdrawn || given_away(assigned)) {
         return Verdict::Lost;
     }
@@ -234,8 +235,8 @@ async fn accept(
     let assignment = Assignment {
         lock: hold(announced),
         accepted: true,
-        memory_bytes: known.as_ref().and_then(|known| known.memory_bytes),
-        cpu_percent: known.as_ref().and_then(|known| known.cpu_percent),
+        memory_bytes: known.as_ref().and_then(Assigned::memory_bytes),
+        cpu_percent: known.as_ref().and_then(Assigned::cpu_percent),
         ..Assignment::to(drone.clone(), announced.bearer_token.clone())
     };
     let written = log::assign(&core.nats, cluster, &announced.backend_id, assignment, expected).await;
@@ -245,8 +246,7 @@ async fn accept(
 async fn reach(core: &Core, cluster: &ClusterName, announced: &AnnouncedBackend) -> Result<Written, Fault> {
     let AnnouncedBackend { backend_id, state, time, .. } = announced;
     let newest = core.view.read(|world| world.backend(cluster, backend_id).and_then(|known| known.newest_timestamp()));
-    let timestamp = newest.map_or(time.as_millisecond(), |newest| time.as_millisecond().max(newest + 1));
-    core.history.entering(backend_id);
+    let timestamp = newest.map_or(time.as_millisecond(), |newest| time.as_millisecond().max(newest.saturating_add(1)));
     let reached = ReachedState { state: *state, timestamp, reason: None, exit_code: None };
-    log::reach(&core.nats, cluster, backend_id, reached).await.map_err(|e| unavailable(&e))
+    core.history.enter(&core.nats, cluster, backend_id, reached).await.map_err(|e| unavailable(&e))
 }

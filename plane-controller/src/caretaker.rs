@@ -132,7 +132,7 @@ fn look_at_drone(
     for backend in cluster.load(id).into_iter().flat_map(|load| &load.backends) {
         let Some(assigned) = cluster.backend(backend).and_then(|known| known.assignment.as_ref()) else { continue };
         let (name, backend) = (name.clone(), backend.clone());
-        match (assigned.accepted || !writes, &assigned.lock) {
+        match (assigned.accepted || !writes, assigned.lock()) {
             (false, _) => due.push(Due::TakeBack(name, backend, assigned.clone())),
             (true, Some(_)) => due.push(Due::BackendLost(name, backend, "its drone was silent, and it holds a lock")),
             (true, None) if silent >= patience => {
@@ -159,21 +159,16 @@ async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
         }
         Due::BackendLost(cluster, backend, reason) => {
             let newest = core.view.read(|world| world.backend(cluster, backend)?.newest_timestamp());
-            let timestamp = newest.map_or(now, |newest| now.max(newest + 1));
+            let timestamp = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
             let reason = Some((*reason).to_owned());
-            core.history.entering(backend);
             let reached = ReachedState { state: BackendState::Lost, timestamp, reason, exit_code: None };
-            if let Written::Won(_) = log::reach(&core.nats, cluster, backend, reached).await? {
+            if let Written::Won(_) = core.history.enter(&core.nats, cluster, backend, reached).await? {
                 tracing::warn!(%cluster, %backend, "the backend is lost");
             }
             Ok(())
         }
         Due::TakeBack(cluster, backend, assigned) => {
-            let withdrawn = Assignment {
-                lock: assigned.lock.clone(),
-                withdrawn: true,
-                ..Assignment::to(assigned.drone.clone(), assigned.bearer_token.clone())
-            };
+            let withdrawn = Assignment { withdrawn: true, ..assigned.again() };
             if let Written::Won(_) = log::assign(&core.nats, cluster, backend, withdrawn, assigned.sequence).await? {
                 tracing::warn!(%cluster, %backend, drone = %assigned.drone, "no drone accepted it; taken back");
             }

@@ -4,14 +4,18 @@
 //!
 //! The controller that entered a state tells it at once; the others look a little later whether that was done.
 
-use crate::{Rules, log, view::View};
+use crate::{
+    Rules,
+    log::{self, Written},
+    view::View,
+};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use plane_core::{
     id::{BackendId, ClusterName, LockName},
     message::{
         backend::{BackendState, PublicStatus},
-        state::LockEntry,
+        state::{LockEntry, ReachedState},
     },
     nats::{Event, Nats, NatsError, StreamName},
     task::Tasks,
@@ -46,30 +50,47 @@ pub(crate) struct Historian {
     writers: Vec<mpsc::UnboundedSender<Key>>,
     later: mpsc::UnboundedSender<(Instant, Key)>,
     /// States that this controller entered and has not read back yet.
-    own: Mutex<HashSet<BackendId>>,
-    /// What waits, each once: the queues are no longer than the world is large.
-    waiting: Mutex<HashSet<BackendId>>,
+    own: Mutex<HashSet<Key>>,
+    /// What is to be told later, and what writers have to look at, each once: no queue is longer than the world is large.
+    waiting: Mutex<HashSet<Key>>,
+    queued: Arc<Mutex<HashSet<Key>>>,
     compare: Notify,
     /// How often the streams were doubted: what was told before that may be lost.
     doubts: Arc<AtomicU64>,
 }
 
 impl Historian {
-    /// This controller is about to enter a state.
-    pub(crate) fn entering(&self, backend: &BackendId) {
-        lock(&self.own).insert(backend.clone());
+    /// Enters a state that a backend reached. It is told as soon as it has been read back.
+    pub(crate) async fn enter(
+        &self,
+        nats: &Nats,
+        cluster: &ClusterName,
+        backend: &BackendId,
+        reached: ReachedState,
+    ) -> Result<Written, NatsError> {
+        let key = (cluster.clone(), backend.clone());
+        lock(&self.own).insert(key.clone());
+        let written = log::reach(nats, cluster, backend, reached).await;
+        if !matches!(written, Ok(Written::Won(_))) {
+            lock(&self.own).remove(&key);
+        }
+        written
     }
 
     /// A backend has changed in the world: its public history, or the lock that it held, may lag.
     pub(crate) fn changed(&self, cluster: ClusterName, backend: BackendId) {
-        if lock(&self.own).remove(&backend) {
-            self.now((cluster, backend));
-        } else if lock(&self.waiting).insert(backend.clone()) {
-            let _ = self.later.send((Instant::now() + REPAIR_AFTER, (cluster, backend)));
+        let key = (cluster, backend);
+        if lock(&self.own).remove(&key) {
+            self.now(key);
+        } else if lock(&self.waiting).insert(key.clone()) {
+            let _ = self.later.send((Instant::now() + REPAIR_AFTER, key));
         }
     }
 
     fn now(&self, key: Key) {
+        if !lock(&self.queued).insert(key.clone()) {
+            return;
+        }
         let writer = usize::from(key.1.as_str().bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31) ^ byte));
         if let Some(writer) = self.writers.get(writer % WRITERS) {
             let _ = writer.send(key);
@@ -101,14 +122,16 @@ pub(crate) async fn told(nats: &Nats, backend: &BackendId) -> Result<Option<Publ
 /// Starts the writers.
 pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) -> Arc<Historian> {
     let stop = tasks.stop_token();
-    let doubts = Arc::new(AtomicU64::new(0));
+    let (doubts, queued) = (Arc::new(AtomicU64::new(0)), Arc::default());
     let writers = (0..WRITERS).map(|number| {
         let (sender, mut receiver) = mpsc::unbounded_channel::<Key>();
-        let mut writer = Writer::new(nats, view, rules, &doubts);
+        let mut writer = Writer::new(nats, view, rules, &doubts, &queued);
         let stop = stop.clone();
         tasks.spawn(format!("public history {number}"), async move {
-            while let Some(Some((cluster, backend))) = stop.run_until_cancelled(receiver.recv()).await {
-                if stop.run_until_cancelled(writer.bring_up_to_date(&cluster, &backend)).await.is_none() {
+            while let Some(Some(key)) = stop.run_until_cancelled(receiver.recv()).await {
+                // From here on it may come again: what is looked at now may be old by then.
+                lock(&writer.queued).remove(&key);
+                if stop.run_until_cancelled(writer.bring_up_to_date(&key)).await.is_none() {
                     return;
                 }
             }
@@ -118,14 +141,14 @@ pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) 
     let writers = writers.collect();
     let (later, mut delayed) = mpsc::unbounded_channel::<(Instant, Key)>();
     let (own, waiting) = (Mutex::default(), Mutex::default());
-    let historian = Arc::new(Historian { writers, later, own, waiting, compare: Notify::new(), doubts });
+    let historian = Arc::new(Historian { writers, later, own, waiting, queued, compare: Notify::new(), doubts });
     let (due, halt) = (historian.clone(), stop.clone());
     tasks.spawn("public history, a little later", async move {
         while let Some(Some((at, key))) = halt.run_until_cancelled(delayed.recv()).await {
             if halt.run_until_cancelled(tokio::time::sleep_until(at)).await.is_none() {
                 return;
             }
-            lock(&due.waiting).remove(&key.1);
+            lock(&due.waiting).remove(&key);
             due.now(key);
         }
     });
@@ -180,37 +203,45 @@ struct Writer {
     view: Arc<View>,
     rules: Rules,
     /// What was told last of backends that have not ended, under which sequence.
-    told: HashMap<BackendId, (u64, BackendState)>,
+    told: HashMap<Key, (u64, BackendState)>,
+    queued: Arc<Mutex<HashSet<Key>>>,
     /// The doubts that `told` knows of, and those that there are.
     doubted: u64,
     doubts: Arc<AtomicU64>,
 }
 
 impl Writer {
-    fn new(nats: &Nats, view: &Arc<View>, rules: Rules, doubts: &Arc<AtomicU64>) -> Self {
-        let (nats, view, doubts) = (nats.clone(), view.clone(), doubts.clone());
-        Self { nats, view, rules, told: HashMap::new(), doubted: 0, doubts }
+    fn new(
+        nats: &Nats,
+        view: &Arc<View>,
+        rules: Rules,
+        doubts: &Arc<AtomicU64>,
+        queued: &Arc<Mutex<HashSet<Key>>>,
+    ) -> Self {
+        let (nats, view, doubts, queued) = (nats.clone(), view.clone(), doubts.clone(), queued.clone());
+        Self { nats, view, rules, told: HashMap::new(), queued, doubted: 0, doubts }
     }
 
-    async fn bring_up_to_date(&mut self, cluster: &ClusterName, backend: &BackendId) {
+    async fn bring_up_to_date(&mut self, key: &Key) {
+        let (cluster, backend) = key;
         let mut pause = Duration::from_millis(20);
         loop {
             let doubts = self.doubts.load(Ordering::Acquire);
             if std::mem::replace(&mut self.doubted, doubts) != doubts {
                 self.told.clear();
             }
-            let outcome = match self.write_missing(cluster, backend).await {
+            let outcome = match self.write_missing(key).await {
                 Ok(told) => self.free_lock(cluster, backend, told).await,
                 Err(error) => Err(error),
             };
             match outcome {
                 Ok(()) => return,
                 Err(NatsError::WrongSequence(_)) => {
-                    self.told.remove(backend);
+                    self.told.remove(key);
                 }
                 Err(error) => {
                     tracing::warn!(%backend, %error, "the public history waits");
-                    self.told.remove(backend);
+                    self.told.remove(key);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
@@ -219,11 +250,8 @@ impl Writer {
     }
 
     /// Writes what the public history lacks, and gives the state that it then ends with.
-    async fn write_missing(
-        &mut self,
-        cluster: &ClusterName,
-        backend: &BackendId,
-    ) -> Result<Option<BackendState>, NatsError> {
+    async fn write_missing(&mut self, key: &Key) -> Result<Option<BackendState>, NatsError> {
+        let (cluster, backend) = key;
         let history: Vec<StateSeen> = self.view.read(|world| {
             let known = world.backend(cluster, backend);
             known.map(|found| found.history().into_iter().cloned().collect()).unwrap_or_default()
@@ -231,7 +259,7 @@ impl Writer {
         let Some(newest) = history.last() else { return Ok(None) };
         let ended = newest.state.is_final();
         let subject = PublicStatus::subject_of(backend);
-        let (mut sequence, mut told) = match self.told.get(backend) {
+        let (mut sequence, mut told) = match self.told.get(key) {
             Some((sequence, state)) => (*sequence, Some(*state)),
             None => match self.nats.last(StreamName::Status, &subject).await? {
                 Some(stored) => {
@@ -255,12 +283,12 @@ impl Writer {
             };
             sequence = self.nats.publish_expecting(subject.clone(), &message, sequence).await?;
             told = Some(seen.state);
-            self.told.insert(backend.clone(), (sequence, seen.state));
+            self.told.insert(key.clone(), (sequence, seen.state));
         }
         if ended {
-            self.told.remove(backend);
+            self.told.remove(key);
         } else if let Some(state) = told {
-            self.told.insert(backend.clone(), (sequence, state));
+            self.told.insert(key.clone(), (sequence, state));
         }
         Ok(told)
     }
@@ -279,7 +307,7 @@ impl Writer {
             if found.has_ended() && !told.is_some_and(BackendState::is_final) {
                 return Vec::new();
             }
-            let assigned = found.assignment.as_ref().and_then(|assigned| assigned.lock.as_ref());
+            let assigned = found.assignment.as_ref().and_then(|assigned| assigned.lock());
             let names = assigned.map(|held| held.name.clone()).into_iter();
             let held = names.filter_map(|name| {
                 let lock = known.locks.get(&name)?;
@@ -290,7 +318,7 @@ impl Writer {
         });
         for (name, sequence, token) in free {
             let entry = LockEntry { lock: name, holder: None, last_token: Some(token) };
-            if let log::Written::Won(_) = log::hold(&self.nats, cluster, entry, sequence).boxed().await? {
+            if let Written::Won(_) = log::hold(&self.nats, cluster, entry, sequence).boxed().await? {
                 tracing::debug!(%cluster, %backend, "its lock is free");
             }
         }

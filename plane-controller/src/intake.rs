@@ -96,21 +96,14 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
         }
         if !assigned.accepted {
             // A drone that does not write its acceptance runs it: its controller died before it could note that.
-            let accepted = Assignment {
-                lock: assigned.lock,
-                accepted: true,
-                memory_bytes: assigned.memory_bytes,
-                cpu_percent: assigned.cpu_percent,
-                ..Assignment::to(assigned.drone, assigned.bearer_token)
-            };
+            let accepted = Assignment { accepted: true, ..assigned.again() };
             let noted = log::assign(&core.nats, &cluster, &backend, accepted, assigned.sequence).await;
             noted.map_err(|e| unavailable(&e))?;
         }
     }
-    let timestamp = newest.map_or(time.as_millisecond(), |newest| time.as_millisecond().max(newest + 1));
+    let timestamp = newest.map_or(time.as_millisecond(), |newest| time.as_millisecond().max(newest.saturating_add(1)));
     let reached = ReachedState { state, timestamp, reason, exit_code };
-    core.history.entering(&backend);
-    match log::reach(&core.nats, &cluster, &backend, reached).await {
+    match core.history.enter(&core.nats, &cluster, &backend, reached).await {
         Ok(Written::Won(_)) => {
             tracing::debug!(%backend, %drone, %state, "backend");
             Ok(())

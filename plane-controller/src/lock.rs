@@ -45,7 +45,7 @@ pub fn standing(world: &World, cluster: &ClusterName, lock: &LockName) -> Standi
             Standing::Held {
                 backend: holder.backend.clone(),
                 drone: assigned.drone.clone(),
-                bearer_token: assigned.bearer_token.clone(),
+                bearer_token: assigned.bearer_token().cloned(),
             }
         }
         _ => Standing::Undecided,
@@ -54,7 +54,7 @@ pub fn standing(world: &World, cluster: &ClusterName, lock: &LockName) -> Standi
 
 /// Whether a backend's assignment is the one that a lock's entry names.
 fn holds(backend: &Backend, lock: &LockName, holder: &Holder) -> bool {
-    let held = backend.assignment.as_ref().and_then(|assigned| assigned.lock.as_ref());
+    let held = backend.assignment.as_ref().and_then(|assigned| assigned.lock());
     held.is_some_and(|held| held.name == *lock && held.token == holder.token)
 }
 

@@ -118,7 +118,7 @@ pub(crate) async fn enter_drone_state(
         return Ok(());
     }
     let now = clock.wall().as_millisecond();
-    let timestamp = newest.map_or(now, |(_, newest)| now.max(newest + 1));
+    let timestamp = newest.map_or(now, |(_, newest)| now.max(newest.saturating_add(1)));
     let entry = StateEntry::drone(cluster.clone(), drone.clone(), DroneMessage::State { timestamp, state });
     let last = nats.last(StreamName::State, &entry.subject()).await?.map_or(0, |stored| stored.sequence);
     if let Written::Won(_) = write(nats, &entry, last).await? {

@@ -205,7 +205,7 @@ impl View {
         let (lock, drone, has_news) = self.read(|world| {
             let Some(known) = world.backend(&cluster, &backend) else { return (None, None, false) };
             let assigned = known.assignment.as_ref();
-            let lock = assigned.and_then(|assigned| Some(assigned.lock.as_ref()?.name.clone()));
+            let lock = assigned.and_then(|assigned| Some(assigned.lock()?.name.clone()));
             let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
             (lock, drone, known.current().is_some() || known.is_withdrawn())
         });

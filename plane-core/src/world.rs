@@ -14,9 +14,7 @@ pub use view::{Assigned, Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lo
 
 use crate::{
     id::{BackendId, ClusterName, DroneId, LockName},
-    message::state::{
-        Assignment, BackendMessage, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry,
-    },
+    message::state::{BackendMessage, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -206,21 +204,10 @@ impl Cluster {
         };
         match message {
             BackendMessage::Assignment(assignment) => {
-                let Assignment { drone, bearer_token, lock, accepted, withdrawn, memory_bytes, cpu_percent, .. } =
-                    assignment;
                 // One copy of a drone's id, however many backends it has.
-                let drone = self.drones.get_key_value(&drone).map_or(drone, |(known, _)| known.clone());
-                backend.assignment = Some(Assigned {
-                    drone,
-                    bearer_token,
-                    lock,
-                    accepted,
-                    withdrawn,
-                    memory_bytes,
-                    cpu_percent,
-                    sequence,
-                    time,
-                });
+                let known = self.drones.get_key_value(&assignment.drone);
+                let drone = known.map_or_else(|| assignment.drone.clone(), |(known, _)| known.clone());
+                backend.assignment = Some(Assigned::new(drone, assignment, sequence, time));
             }
             BackendMessage::State(reached) => backend.reach(reached, sequence, time),
         }

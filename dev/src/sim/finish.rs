@@ -140,7 +140,7 @@ impl Sim {
         let backends = world.clusters().flat_map(|(_, cluster)| cluster.backends());
         let live = backends.filter(|(_, backend)| Backend::is_live(backend));
         let held = live.filter_map(|(id, backend)| {
-            let held = backend.assignment.as_ref()?.lock.as_ref()?;
+            let held = backend.assignment.as_ref()?.lock()?;
             Some((held.name.clone(), id.clone()))
         });
         held.collect()

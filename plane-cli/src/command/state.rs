@@ -73,7 +73,7 @@ pub(crate) async fn dump(nats: &Nats) -> Result<(), Failure> {
                 drone: assigned.map(|assigned| assigned.drone.clone()),
                 accepted: assigned.is_some_and(|assigned| assigned.accepted),
                 withdrawn: assigned.is_some_and(|assigned| assigned.withdrawn),
-                lock: assigned.and_then(|assigned| Some(assigned.lock.as_ref()?.name.clone())),
+                lock: assigned.and_then(|assigned| Some(assigned.lock()?.name.clone())),
                 history: backend.history().iter().map(|seen| (seen.state, seen.timestamp)).collect(),
             };
             (id.clone(), dump)

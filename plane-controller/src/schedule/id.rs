@@ -32,8 +32,7 @@ fn free_id(core: &Core, cluster: &ClusterName, backend: &BackendId) -> Result<u6
             return Err(in_use(backend));
         };
         let holds = assigned
-            .lock
-            .as_ref()
+            .lock()
             .and_then(|held| world.lock(cluster, &held.name))
             .is_some_and(|lock| lock.holder.as_ref().is_some_and(|holder| holder.backend == *backend));
         if holds || known.current().is_some() { Err(in_use(backend)) } else { Ok(assigned.sequence) }

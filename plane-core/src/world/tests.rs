@@ -4,7 +4,7 @@ use super::*;
 use crate::message::{
     backend::BackendState,
     drone::DroneState,
-    state::{HeldLock, Holder, Lease, Millis, ReachedState},
+    state::{Assignment, HeldLock, Holder, Lease, Millis, ReachedState},
 };
 use proptest::prelude::*;
 
@@ -143,7 +143,7 @@ fn check_loads(world: &World) {
             let assigned = backend.assignment.as_ref().unwrap();
             let load = loads.entry(assigned.drone.clone()).or_default();
             load.backends.insert(id.clone());
-            load.memory_bytes += assigned.memory_bytes.unwrap_or(0);
+            load.memory_bytes += assigned.memory_bytes().unwrap_or(0);
         }
         for drone in ["d1", "d2"].map(|id| id.parse::<DroneId>().unwrap()) {
             assert_eq!(cluster.load(&drone), loads.get(&drone));

@@ -116,22 +116,61 @@ pub struct Backend {
 pub struct Assigned {
     /// The drone.
     pub drone: DroneId,
-    /// What requests to the backend must carry.
-    pub bearer_token: Option<BearerToken>,
-    /// The lock that it holds, or is to hold.
-    pub lock: Option<HeldLock>,
     /// Whether the drone took it.
     pub accepted: bool,
     /// Whether a controller took it back.
     pub withdrawn: bool,
-    /// The limit of its memory, in bytes.
-    pub memory_bytes: Option<u64>,
-    /// The limit of its processor time, in percent of one processor.
-    pub cpu_percent: Option<u32>,
     /// The entry's sequence.
     pub sequence: u64,
     /// When the log took it.
     pub time: Timestamp,
+    /// Most have none, and there are many of them.
+    terms: Option<Box<Terms>>,
+}
+
+/// What an assignment says beside who runs the backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Terms {
+    bearer_token: Option<BearerToken>,
+    lock: Option<HeldLock>,
+    memory_bytes: Option<u64>,
+    cpu_percent: Option<u32>,
+}
+
+impl Assigned {
+    pub(super) fn new(drone: DroneId, assignment: Assignment, sequence: u64, time: Timestamp) -> Self {
+        let Assignment { bearer_token, lock, accepted, withdrawn, memory_bytes, cpu_percent, .. } = assignment;
+        let terms = Terms { bearer_token, lock, memory_bytes, cpu_percent };
+        let terms = (terms != Terms::default()).then(|| Box::new(terms));
+        Self { drone, accepted, withdrawn, sequence, time, terms }
+    }
+
+    /// What requests to the backend must carry.
+    pub fn bearer_token(&self) -> Option<&BearerToken> {
+        self.terms.as_ref()?.bearer_token.as_ref()
+    }
+
+    /// The lock that the backend holds, or is to hold.
+    pub fn lock(&self) -> Option<&HeldLock> {
+        self.terms.as_ref()?.lock.as_ref()
+    }
+
+    /// The limit of the backend's memory, in bytes.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.terms.as_ref()?.memory_bytes
+    }
+
+    /// The limit of the backend's processor time, in percent of one processor.
+    pub fn cpu_percent(&self) -> Option<u32> {
+        self.terms.as_ref()?.cpu_percent
+    }
+
+    /// The same assignment to write anew, neither accepted nor withdrawn.
+    pub fn again(&self) -> Assignment {
+        let Terms { bearer_token, lock, memory_bytes, cpu_percent } =
+            self.terms.as_deref().cloned().unwrap_or_default();
+        Assignment { lock, memory_bytes, cpu_percent, ..Assignment::to(self.drone.clone(), bearer_token) }
+    }
 }
 
 /// A state of a backend, and the sequence of its entry.
@@ -293,7 +332,7 @@ impl Cluster {
     pub(super) fn accepts(&mut self, id: &BackendId, new: &Assignment) -> bool {
         let Some(backend) = self.backends.get(id).filter(|backend| backend.is_live()) else { return false };
         let stays = backend.assignment.as_ref().is_some_and(|old| {
-            old.drone == new.drone && old.memory_bytes == new.memory_bytes && old.cpu_percent == new.cpu_percent
+            old.drone == new.drone && old.memory_bytes() == new.memory_bytes && old.cpu_percent() == new.cpu_percent
         });
         let accepts = stays && new.accepted && !new.withdrawn;
         if accepts {
@@ -309,8 +348,8 @@ impl Cluster {
             self.unaccepted.remove(id);
             let emptied = self.loads.get_mut(&assigned.drone).is_some_and(|load| {
                 load.backends.remove(id);
-                load.memory_bytes = load.memory_bytes.saturating_sub(assigned.memory_bytes.unwrap_or(0));
-                load.cpu_percent = load.cpu_percent.saturating_sub(assigned.cpu_percent.unwrap_or(0).into());
+                load.memory_bytes = load.memory_bytes.saturating_sub(assigned.memory_bytes().unwrap_or(0));
+                load.cpu_percent = load.cpu_percent.saturating_sub(assigned.cpu_percent().unwrap_or(0).into());
                 load.backends.is_empty()
             });
             if emptied {
@@ -332,8 +371,8 @@ impl Cluster {
             }
             let drone = assigned.drone.clone();
             let load = self.loads.entry(drone.clone()).or_default();
-            load.memory_bytes += assigned.memory_bytes.unwrap_or(0);
-            load.cpu_percent += u64::from(assigned.cpu_percent.unwrap_or(0));
+            load.memory_bytes = load.memory_bytes.saturating_add(assigned.memory_bytes().unwrap_or(0));
+            load.cpu_percent = load.cpu_percent.saturating_add(assigned.cpu_percent().unwrap_or(0).into());
             load.backends.insert(id.clone());
             if load.backends.len() == 1 {
                 self.note_drone(&drone);
