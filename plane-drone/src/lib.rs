@@ -7,6 +7,7 @@
 pub mod agent;
 mod announce;
 pub mod backend;
+pub mod cert;
 pub mod config;
 pub mod engine;
 pub mod host;
