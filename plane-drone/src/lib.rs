@@ -111,7 +111,9 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
             let (labels, capacity) = (agent.labels.clone(), agent.capacity.told());
             let identity = Identity { cluster, drone: drone.clone(), ip, labels, capacity };
             let (host, timing, chance) = (Arc::new(drivers), agent.timing(), Chance::system());
-            Agent::start(agent::Parts { identity, nats, host, fence, timing, clock, chance }, tasks).await?;
+            let certificate = config.https_port().map(|_| served);
+            Agent::start(agent::Parts { identity, nats, host, fence, certificate, timing, clock, chance }, tasks)
+                .await?;
         }
         stop.cancelled().await;
         Ok(())

@@ -52,6 +52,12 @@ impl Served {
         self.0.changes.subscribe()
     }
 
+    /// Resolves once there is a pair.
+    pub async fn first(&self) {
+        // The sender lives in here.
+        let _ = self.changed().wait_for(Option::is_some).await;
+    }
+
     /// What a handshake needs.
     pub(crate) fn certified(&self) -> Option<Arc<CertifiedKey>> {
         self.0.now.load().as_ref().map(|pair| pair.certified())
