@@ -7,6 +7,7 @@ mod daemon;
 mod http;
 mod nats;
 mod nats_cluster;
+pub mod played;
 mod process;
 mod tls;
 pub mod wire;

@@ -7,7 +7,7 @@ use plane_core::{
     message::{
         Fault,
         backend::{BackendState, PublicStatus, StatusReport},
-        drone::{DroneState, DroneStatus, RegisterRequest},
+        drone::{Capacity, DroneState},
         schedule::{ScheduleRequest, ScheduleResponse, SpawnRequest},
         state::{StateEntry, assignment_subject},
         subject,
@@ -15,9 +15,8 @@ use plane_core::{
     nats::{Event, Nats, NatsError, Serving, StreamName},
     task::Tasks,
 };
-use plane_dev::harness::{Cluster, PATIENCE, wire};
+use plane_dev::harness::{Cluster, PATIENCE, played, wire};
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -30,19 +29,6 @@ struct PlayedDrone {
     id: DroneId,
     asked: Arc<AtomicUsize>,
     _serving: Serving,
-}
-
-fn status(cluster: &Cluster, id: &DroneId, state: DroneState) -> DroneStatus {
-    DroneStatus {
-        drone_id: id.clone(),
-        cluster: cluster.name.clone(),
-        drone_version: "1".into(),
-        ready: state == DroneState::Ready,
-        state,
-        running_backends: None,
-        capacity: None,
-        labels: BTreeMap::new(),
-    }
 }
 
 async fn play(cluster: &Cluster, tasks: &Tasks, accepts: bool) -> PlayedDrone {
@@ -62,14 +48,7 @@ async fn play(cluster: &Cluster, tasks: &Tasks, accepts: bool) -> PlayedDrone {
         }
     };
     let serving = cluster.client.serve(tasks, &subject, None, handler).await.unwrap();
-    let register = RegisterRequest {
-        drone_id: id.clone(),
-        cluster: cluster.name.clone(),
-        ip: [127, 0, 0, 1].into(),
-        version: None,
-        git_hash: None,
-        features: vec![],
-    };
+    let register = played::registration(&cluster.name, &id, &[]);
     while cluster.client.request(&register, PATIENCE).await.is_err() {}
     give_signs_of_life(cluster, &id, DroneState::Ready).await;
     PlayedDrone { id, asked, _serving: serving }
@@ -82,7 +61,7 @@ async fn give_signs_of_life(cluster: &Cluster, id: &DroneId, state: DroneState) 
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         loop {
             ticks.tick().await;
-            cluster.client.publish(&status(cluster, id, state)).await.unwrap();
+            cluster.client.publish(&played::sign_of_life(&cluster.name, id, state)).await.unwrap();
         }
     };
     tokio::select! { () = saying => {}, _ = wait_for_entry(&cluster.client, &subject) => {} }
@@ -136,6 +115,34 @@ async fn a_refusing_drone_is_passed_over_and_all_refusing_is_no_drone() {
 }
 
 #[tokio::test]
+async fn a_backend_counts_where_it_is_not_where_it_was_placed_last() {
+    let cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let tasks = Tasks::new();
+    let mut drones = Vec::new();
+    for _ in 0..2 {
+        let client = cluster.client.clone();
+        let capacity = Some(Capacity { max_backends: Some(1), ..Capacity::default() });
+        // It accepts in the log at once, and its answer never comes.
+        let silent = move |request: SpawnRequest| {
+            let client = client.clone();
+            async move {
+                played::accept(&client, &request).await.unwrap();
+                std::future::pending().await
+            }
+        };
+        drones.push(played::play(&cluster.client, &tasks, &cluster.name, capacity, silent).await.unwrap());
+    }
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        match schedule(&cluster, &cluster.request(30, &[])).await.unwrap() {
+            ScheduleResponse::Scheduled { drone, .. } => taken.push(drone),
+            ScheduleResponse::NoDroneAvailable => panic!("a drone has room; taken: {taken:?}"),
+        }
+    }
+    assert_ne!(taken[0], taken[1]);
+}
+
+#[tokio::test]
 async fn three_controllers_write_everything_once() {
     let cluster = Cluster::start_with(3, 0, "").await.unwrap();
     let tasks = Tasks::new();
@@ -171,7 +178,8 @@ async fn a_restarted_controller_knows_what_was_decided() {
     cluster.controllers[0].kill();
     cluster.controllers[0].start().unwrap();
     cluster.controllers[0].logged("controller is ready").await.unwrap();
-    cluster.client.publish(&status(&cluster, &drone.id, DroneState::Ready)).await.unwrap();
+    let sign = played::sign_of_life(&cluster.name, &drone.id, DroneState::Ready);
+    cluster.client.publish(&sign).await.unwrap();
     let Err(NatsError::Fault(fault)) = schedule(&cluster, &request).await else { panic!("the id is in use") };
     assert_eq!(fault.code, plane_core::message::FaultCode::BackendIdInUse);
     request.backend_id = None;

@@ -8,15 +8,13 @@ use plane_core::{
     message::{
         Fault, FaultCode,
         backend::BackendState,
-        drone::{DroneState, DroneStatus, RegisterRequest},
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
-        state::{Lease, StateEntry, assignment_subject},
-        subject,
+        state::assignment_subject,
     },
-    nats::{NatsError, Serving, StreamName},
+    nats::{NatsError, StreamName},
     task::Tasks,
 };
-use plane_dev::harness::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings, get, websocket};
+use plane_dev::harness::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings, get, played, websocket};
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex},
@@ -114,70 +112,18 @@ async fn any_text_is_a_lock_and_each_cluster_has_its_own() {
     assert_eq!(answer, FetchResponse::NoBackendForLock);
 }
 
-/// A drone that the test plays: what it does with a spawn request is the test's.
-async fn play<F, Fut>(
-    cluster: &Cluster,
-    tasks: &Tasks,
-    name: plane_core::id::ClusterName,
-    spawn: F,
-) -> (DroneId, Serving)
-where
-    F: Fn(SpawnRequest) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<bool, Fault>> + Send + 'static,
-{
-    let id = DroneId::random();
-    let serving = cluster.client.serve(tasks, &subject::drone(&name, &id, "spawn"), None, spawn).await.unwrap();
-    let register = RegisterRequest {
-        drone_id: id.clone(),
-        cluster: name.clone(),
-        ip: [127, 0, 0, 1].into(),
-        version: None,
-        git_hash: None,
-        features: vec!["accept".to_owned(), "lease".to_owned()],
-    };
-    while cluster.client.request(&register, PATIENCE).await.is_err() {}
-    let status = DroneStatus {
-        drone_id: id.clone(),
-        cluster: name,
-        drone_version: "1".into(),
-        ready: true,
-        state: DroneState::Ready,
-        running_backends: None,
-        capacity: None,
-        labels: BTreeMap::new(),
-    };
-    let lease = Lease { instance: Some("played".to_owned()), ..Lease::default() };
-    let lease = StateEntry::lease(status.cluster.clone(), id.clone(), 1, lease);
-    let (client, stop) = (cluster.client.clone(), tasks.stop_token());
-    let (alive, told) = tokio::sync::oneshot::channel();
-    tasks.spawn("signs of life", async move {
-        let mut alive = Some(alive);
-        loop {
-            client.publish(&status).await.unwrap();
-            client.publish_entry(lease.subject(), &lease).await.unwrap();
-            if let Some(alive) = alive.take() {
-                alive.send(()).unwrap();
-            }
-            if stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(200))).await.is_none() {
-                return;
-            }
-        }
-    });
-    told.await.unwrap();
-    (id, serving)
-}
-
 #[tokio::test]
 async fn a_refusing_drone_does_not_make_two_winners() {
     let cluster = Cluster::start_as(quick(3, 1)).await.unwrap();
     let tasks = Tasks::new();
     let asked = Arc::new(Mutex::new(0));
     let count = asked.clone();
-    let (_refusing, _serving) = play(&cluster, &tasks, cluster.name.clone(), move |_| {
+    let (_refusing, _serving) = played::play(&cluster.client, &tasks, &cluster.name, None, move |_| {
         *count.lock().unwrap() += 1;
         async { Ok(false) }
     })
-    .await;
+    .await
+    .unwrap();
     for round in 0..6 {
         let backend = race(&cluster, &format!("round {round}")).await;
         cluster.wait_for(&backend, BackendState::Ready).await.unwrap();
@@ -321,11 +267,12 @@ async fn clusters_on_one_controller_do_not_see_each_other() {
     let tasks = Tasks::new();
     let other: plane_core::id::ClusterName = format!("other.{}", cluster.name).parse().unwrap();
     let client = cluster.client.clone();
-    let (drone, _serving) = play(&cluster, &tasks, other.clone(), move |request: SpawnRequest| {
+    let (drone, _serving) = played::play(&cluster.client, &tasks, &other, None, move |request: SpawnRequest| {
         let client = client.clone();
-        async move { Ok(accept(&client, &request).await) }
+        async move { Ok(played::accept(&client, &request).await.unwrap()) }
     })
-    .await;
+    .await
+    .unwrap();
     let here = locked(&cluster, "l");
     let there = ScheduleRequest { cluster: other.clone(), ..here.clone() };
     let first = ask(&cluster, &here).await.unwrap();
@@ -336,13 +283,4 @@ async fn clusters_on_one_controller_do_not_see_each_other() {
     let held = cluster.client.request(&FetchRequest { cluster: other, lock }, PATIENCE).await.unwrap();
     assert!(matches!(held, FetchResponse::Scheduled { backend_id, .. } if backend_id == second.0));
     assert_eq!(fetch(&cluster, "l").await, Some(first.0));
-}
-
-/// Writes a played drone's acceptance, as the protocol has it.
-async fn accept(client: &plane_core::nats::Nats, request: &SpawnRequest) -> bool {
-    let subject = assignment_subject(&request.cluster, &request.backend_id);
-    let Ok(Some(stored)) = client.last(StreamName::State, &subject).await else { return false };
-    let mut entry: serde_json::Value = serde_json::from_slice(&stored.payload).unwrap();
-    entry["BackendMessage"]["Assignment"]["accepted"] = true.into();
-    client.publish_expecting(subject, &entry, request.assignment_seq.unwrap()).await.is_ok()
 }

@@ -102,7 +102,6 @@ async fn before_the_first_certificate_handshakes_are_refused_and_no_backend_is_t
     let answer = get_with(http, &host, "/a?b=c", &[]).await.unwrap();
     let there = format!("https://{host}:{}/a?b=c", https.port());
     assert_eq!((answer.status.as_u16(), &answer.headers["location"]), (308, &there.parse().unwrap()), "{answer:?}");
-    // Within less than a usual sign of life.
     let backend = taken(&cluster, &request).await;
     let answer = tls.get(https, &format!("{backend}.{}", cluster.name), "/", &[]).await.unwrap();
     assert!(answer.status.is_success(), "{answer:?}");

@@ -83,16 +83,17 @@ fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted
                 let key = (name.clone(), id.clone());
                 let first = unaccepted.0.get(&key).filter(|(sequence, _)| *sequence == assigned.sequence);
                 let since = first.map_or(now, |(_, since)| *since);
-                // Where the log may have lost an acceptance, its drone will tell. A drone that does not write its
-                // acceptance may run the backend.
+                // A drone that does not write its acceptance may run the backend.
                 let writes = cluster.drones.get(&assigned.drone).is_some_and(|drone| drone.has_feature("accept"));
-                if trusted && writes && now.saturating_sub(since) >= core.timing.unaccepted {
+                if writes && now.saturating_sub(since) >= core.timing.unaccepted {
                     due.push(Due::TakeBack(name.clone(), id.clone(), assigned.clone()));
                 }
                 seen.insert(key, (assigned.sequence, since));
             }
         }
         unaccepted.0 = seen;
+        // Where the log may have lost an acceptance, its drone will tell.
+        due.retain(|due| trusted || !matches!(due, Due::TakeBack(..)));
         due.extend(unexplained.into_iter().filter_map(|(name, lock)| nobody(world.cluster(&name)?, name, lock)));
         due
     })

@@ -57,6 +57,16 @@ impl InFlight {
         self.hold().0.remove(backend);
     }
 
+    /// All of the log has been read: what it gives to the drone where it was placed counts as one of the world's there.
+    pub(crate) fn read_back_where(&self, given: impl Fn(&ClusterName, &BackendId, &DroneId) -> bool) {
+        let mut inner = self.hold().0;
+        let placed = inner.placed.iter().filter(|(backend, (cluster, drone, _))| given(cluster, backend, drone));
+        let read: Vec<BackendId> = placed.map(|(backend, _)| backend.clone()).collect();
+        for backend in read {
+            inner.remove(&backend);
+        }
+    }
+
     /// The log is read anew: what was decided before is in it, or lost.
     pub(crate) fn clear(&self) {
         *self.hold().0 = Inner::default();
@@ -79,5 +89,24 @@ impl Guard<'_> {
     /// Counts a backend nowhere, for now.
     pub(crate) fn lift(&mut self, backend: &BackendId) {
         self.0.remove(backend);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_while_all_was_read_counts_once() {
+        let (cluster, drone): (ClusterName, DroneId) = ("plane.test".parse().unwrap(), "d".parse().unwrap());
+        let placed = InFlight::default();
+        let used = Use { backends: 1, ..Use::default() };
+        for backend in ["read", "not-yet"] {
+            placed.hold().place(backend.parse().unwrap(), cluster.clone(), drone.clone(), used);
+        }
+        placed.read_back_where(|_, backend, _| backend.as_str() == "read");
+        assert_eq!(placed.hold().of(&cluster).unwrap()[&drone].backends, 1);
+        placed.read_back_where(|_, _, _| true);
+        assert!(placed.hold().of(&cluster).is_none());
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     lock::{Standing, standing},
 };
 use decision::{Outcome, decide};
+use futures_util::FutureExt;
 use id::id_for;
 use plane_core::{
     message::{
@@ -25,7 +26,7 @@ use plane_core::{
     nats::{NatsError, Serving},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 pub(crate) use turn::Deciding;
 use turn::{Turn, Waiting};
 
@@ -42,8 +43,7 @@ pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
     let schedule = core
         .nats
         .serve(&core.tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request| {
-            let core = own.clone();
-            async move { schedule_in_time(&core, request).await }
+            schedule_in_time(own.clone(), request)
         })
         .await?;
     let own = core.clone();
@@ -57,22 +57,22 @@ pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
     Ok([schedule, fetch])
 }
 
-/// Decides in a task of its own: what was begun is brought to its end, also where the answer cannot wait for that.
-async fn schedule_in_time(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
-    let (sender, answer) = oneshot::channel();
-    let own = core.clone();
-    core.tasks.spawn("schedule", async move {
-        // Nobody may wait for it any more.
-        let _ = sender.send(schedule(&own, request).await);
-    });
-    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(Fault::new(FaultCode::Internal, "a defect in Plane; its log says more")),
-        Err(_) => Err(Fault::new(FaultCode::Unavailable, "the state log is slow; ask again")),
+/// Brings what was begun to its end in a task of its own where the answer cannot wait for that.
+async fn schedule_in_time(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+    let tasks = core.tasks.clone();
+    // Boxed: it is large, and would be moved about with each task that it is in.
+    let mut deciding = Box::pin(schedule(core, request));
+    match tokio::time::timeout(ANSWER_LIMIT, &mut deciding).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tasks.spawn("schedule", deciding.map(|_| ()));
+            Err(Fault::new(FaultCode::Unavailable, "the state log is slow; ask again"))
+        }
     }
 }
 
-async fn schedule(core: &Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+    let core = &core;
     let deadline = Instant::now() + BUDGET;
     let chosen = request.backend_id.clone();
     if chosen.as_ref().is_some_and(|id| id.as_str() == NAME_SERVER_LABEL) {
@@ -138,6 +138,9 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
 }
 
 async fn caught_up(core: &Core, deadline: Instant) -> Result<(), Fault> {
+    if core.view.is_caught_up() {
+        return Ok(());
+    }
     let caught_up = tokio::time::timeout_at(deadline, core.view.caught_up()).await;
     caught_up.map_err(|_| Fault::new(FaultCode::Unavailable, "the state log is being read; ask again"))
 }

@@ -93,6 +93,13 @@ struct Trust {
     hold: Option<Hold>,
 }
 
+impl Trust {
+    /// Ends the doubt that a call was made for. False where there is another by now.
+    fn settle(&mut self, call: &str) -> bool {
+        self.hold.take_if(|hold| hold.call == call).is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Hold {
     since: Duration,
@@ -187,9 +194,8 @@ impl Grants {
             Doubt::Possible if missing.is_empty() => passed >= ALL_HEARD.min(fenced),
             Doubt::Possible | Doubt::Lost => passed >= fenced && !serves,
         };
-        if settled && caught_up && core.pulse.beat(core).is_some() {
+        if settled && caught_up && core.pulse.beat(core).is_some() && self.trust().settle(&call) {
             tracing::info!(?missing, "locks are granted again");
-            self.trust().hold = None;
             self.changed.send_modify(|count| *count += 1);
             core.view.hub.tell_all();
             return None;
@@ -222,4 +228,20 @@ fn missing(
         !answered && (drone.meta.is_none() || drone.has_feature("lease"))
     });
     (missing.collect(), clusters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_to_one_call_does_not_end_a_doubt_that_came_after_it() {
+        let hold = |call: &str| Hold { since: Duration::ZERO, doubt: Doubt::Possible, call: call.to_owned() };
+        let mut trust = Trust { server: "s".to_owned(), hold: Some(hold("second")) };
+        assert!(!trust.settle("first"));
+        assert!(trust.hold.is_some());
+        assert!(trust.settle("second"));
+        assert!(trust.hold.is_none());
+        assert!(!trust.settle("second"));
+    }
 }

@@ -258,6 +258,12 @@ impl View {
         });
         tracing::info!(sequence, "caught up with the state log");
         self.reading().caught_up = now;
+        self.in_flight.read_back_where(|cluster, backend, drone| {
+            self.read(|world| {
+                let known = world.backend(cluster, backend).filter(|known| known.is_live());
+                known.and_then(|known| known.assignment.as_ref()).is_some_and(|assigned| assigned.drone == *drone)
+            })
+        });
         for (cluster, lock, backend, explained) in locks {
             if explained {
                 history.changed(cluster, backend);

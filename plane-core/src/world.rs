@@ -192,9 +192,9 @@ impl Cluster {
     }
 
     fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
-        // A state on the way changes none of the lists.
+        // A state on the way changes none of the lists, and an acceptance only one.
         let relist = match &message {
-            BackendMessage::Assignment(_) => true,
+            BackendMessage::Assignment(assignment) => !self.accepts(id, assignment),
             BackendMessage::State(reached) => reached.state.is_final(),
         };
         if relist {

@@ -19,6 +19,7 @@ use crate::{
     host::{Host, HostError, LiveBackend},
     lease::{self, Fence},
 };
+use calls::Calls;
 use plane_core::{
     chance::Chance,
     clock::Clock,
@@ -108,8 +109,7 @@ struct Life {
     terminate: HashMap<BackendId, Serving>,
     /// Backends whose acceptance is being decided, with what they take.
     deciding: HashMap<BackendId, Room>,
-    calls: Vec<String>,
-    answers: Vec<String>,
+    calls: Calls,
     /// How often what runs here was gathered to answer a call.
     announced: u64,
 }

@@ -19,8 +19,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const ENDED_TOLD: SignedDuration = SignedDuration::from_mins(10);
 /// It is told again so often in any case: what the log decided about a backend here, behind its drone's back, is found.
 const EVERY: Duration = Duration::from_secs(300);
-/// Calls that a lease remembers to have been answered.
-const ANSWERS: usize = 8;
 
 /// Registers and announces at the start, after every reconnect, after having been given up, and when called.
 pub(crate) async fn keep(agent: Arc<Agent>) {
@@ -33,7 +31,7 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
             register(&agent).await;
             let answers = !calls.is_empty();
             patiently("announcing", || announce(&agent, answers)).await;
-            agent.add_answers(calls, ANSWERS);
+            agent.add_answers(calls);
             agent.lease_now.notify_one();
             let due = tokio::time::Instant::now() + EVERY;
             loop {

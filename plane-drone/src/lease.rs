@@ -94,6 +94,22 @@ enum Found {
     Other(u64),
 }
 
+/// The lease of another drone by this drone's id.
+struct Other {
+    sequence: u64,
+    /// When it was read first, on the boot clock. It was written before, so the other's contact ends no later than a
+    /// fencing time from then, unless it is renewed.
+    seen: Duration,
+}
+
+impl Other {
+    /// Whether that drone may serve what it holds locks with, as its lease is now; `None` where that is not known yet.
+    fn serves(&self, sequence: u64, now: Duration, fence: Duration) -> Option<bool> {
+        let renewed = sequence != self.sequence;
+        (renewed || now.saturating_sub(self.seen) >= fence).then_some(renewed)
+    }
+}
+
 /// How it went with a lease, for good.
 enum Kept {
     Stopped,
@@ -210,27 +226,26 @@ impl Keeper<'_> {
     /// At the start: takes over what an earlier process had. Another drone's lease is watched for as long as that drone
     /// may serve what it holds locks with; false where it is renewed.
     async fn take_over(&mut self) -> bool {
-        let mut other = None;
-        let began = self.agent.clock.boot();
+        let mut other: Option<Other> = None;
         loop {
-            match (self.find().await, other) {
-                (Found::Other(sequence), None) => {
-                    tracing::warn!("the lease is another's; waiting whether it is renewed");
-                    other = Some(sequence);
-                }
-                (Found::Other(sequence), Some(before)) if sequence != before => return false,
-                (Found::Other(sequence), Some(_)) => {
-                    if self.agent.clock.since(began) >= self.agent.timing.fence {
-                        self.expected = sequence;
-                        return true;
-                    }
-                }
-                (found, _) => {
-                    self.adopt(found).await;
+            let found = self.find().await;
+            let Found::Other(sequence) = found else {
+                self.adopt(found).await;
+                return true;
+            };
+            let now = self.agent.clock.boot();
+            let seen = other.get_or_insert_with(|| {
+                tracing::warn!("the lease is another's; waiting whether it is renewed");
+                Other { sequence, seen: now }
+            });
+            match seen.serves(sequence, now, self.agent.timing.fence) {
+                Some(true) => return false,
+                Some(false) => {
+                    self.expected = sequence;
                     return true;
                 }
+                None => tokio::time::sleep(RETRY_PAUSE).await,
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -266,5 +281,22 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
         if agent.fence.is_overdue() {
             agent.give_up_locked("its drone had no contact with the control plane, and it holds a lock").await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_drones_lease_is_watched_for_the_whole_fencing_time_from_when_it_was_read() {
+        let (fence, second) = (Duration::from_secs(45), Duration::from_secs(1));
+        // It could be read only long after the start: that time does not count.
+        let other = Other { sequence: 7, seen: Duration::from_secs(600) };
+        assert_eq!(other.serves(7, other.seen, fence), None);
+        assert_eq!(other.serves(7, other.seen + fence - second, fence), None);
+        assert_eq!(other.serves(7, other.seen + fence, fence), Some(false));
+        assert_eq!(other.serves(8, other.seen + second, fence), Some(true));
+        assert_eq!(other.serves(8, other.seen + fence, fence), Some(true));
     }
 }

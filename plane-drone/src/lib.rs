@@ -87,7 +87,7 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     prepare_routes(&store, &ways).await?;
     let served = Served::default();
     if let Some(cert) = &config.cert {
-        cert::watch::start(cert.files(), served.clone(), tasks).await;
+        cert::watch::start(cert.files(), served.clone(), config.cluster_domain.clone(), tasks).await;
     }
     if let Some(proxy) = &config.proxy {
         let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());

@@ -1,5 +1,6 @@
 //! Drones that are simulated: they keep leases, say that they are there, and accept whatever they are asked for at once.
 
+use crate::harness::played;
 use anyhow::Result;
 use plane_core::{
     chance::Chance,
@@ -7,15 +8,13 @@ use plane_core::{
     message::{
         Fault, FaultCode,
         backend::{BackendState, StatusReport},
-        drone::{DroneState, DroneStatus, RegisterRequest},
+        drone::DroneState,
         schedule::SpawnRequest,
-        state::{Assignment, BackendMessage, HeldLock, Lease, StateEntry},
     },
-    nats::{Nats, NatsError, Serving},
+    nats::{Nats, Serving},
     task::Tasks,
 };
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -25,6 +24,8 @@ use std::{
 
 const STATUS_EVERY: Duration = Duration::from_secs(4);
 const LEASE_EVERY: Duration = Duration::from_secs(10);
+/// How long a controller may take to register a drone.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a backend on a simulated drone does after it was accepted.
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +63,8 @@ impl SimulatedDrones {
             .await?;
         for number in 0..count {
             let id: DroneId = format!("drone-{number:05}").parse()?;
-            register(nats, cluster, &id).await?;
-            let entry = lease(cluster, &id);
+            nats.request(&played::registration(cluster, &id, played::FEATURES), REGISTER_TIMEOUT).await?;
+            let entry = played::lease(cluster, &id);
             let sequence = nats.publish_expecting(entry.subject(), &entry, 0).await?;
             // Spread over time, as those of real drones are.
             let share = move |every: Duration| every.mul_f64(number as f64 / count as f64);
@@ -75,7 +76,7 @@ impl SimulatedDrones {
                     let mut pause = share(LEASE_EVERY);
                     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
                         pause = LEASE_EVERY;
-                        let entry = lease(&cluster, &id);
+                        let entry = played::lease(&cluster, &id);
                         if let Ok(sequence) = nats.publish_expecting(entry.subject(), &entry, expected).await {
                             expected = sequence;
                         }
@@ -83,7 +84,7 @@ impl SimulatedDrones {
                 }
             });
             tasks.spawn(format!("signs of life of {id}"), async move {
-                let status = status(cluster, id);
+                let status = played::sign_of_life(&cluster, &id, DroneState::Ready);
                 let mut pause = share(STATUS_EVERY);
                 let _ = nats.publish(&status).await;
                 while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
@@ -96,37 +97,6 @@ impl SimulatedDrones {
     }
 }
 
-async fn register(nats: &Nats, cluster: &ClusterName, id: &DroneId) -> Result<()> {
-    let request = RegisterRequest {
-        drone_id: id.clone(),
-        cluster: cluster.clone(),
-        ip: [127, 0, 0, 1].into(),
-        version: None,
-        git_hash: None,
-        features: vec!["accept".to_owned(), "lease".to_owned()],
-    };
-    nats.request(&request, Duration::from_secs(10)).await?;
-    Ok(())
-}
-
-fn lease(cluster: &ClusterName, id: &DroneId) -> StateEntry {
-    let lease = Lease { instance: Some("simulated".to_owned()), ..Lease::default() };
-    StateEntry::lease(cluster.clone(), id.clone(), jiff::Timestamp::now().as_millisecond(), lease)
-}
-
-fn status(cluster: ClusterName, drone_id: DroneId) -> DroneStatus {
-    DroneStatus {
-        drone_id,
-        cluster,
-        drone_version: "1".to_owned(),
-        ready: true,
-        state: DroneState::Ready,
-        running_backends: None,
-        capacity: None,
-        labels: BTreeMap::new(),
-    }
-}
-
 async fn accept(
     nats: Nats,
     request: SpawnRequest,
@@ -134,16 +104,9 @@ async fn accept(
     running: Arc<AtomicUsize>,
     tasks: &Tasks,
 ) -> Result<bool, Fault> {
-    let expected = request.assignment_seq.unwrap_or(0);
-    let lock = request.lock.clone().zip(request.fencing_token).map(|(name, token)| HeldLock { name, token });
-    let assignment =
-        Assignment { accepted: true, lock, ..Assignment::to(request.drone_id.clone(), request.bearer_token.clone()) };
-    let message = BackendMessage::Assignment(assignment);
-    let entry = StateEntry::backend(request.cluster.clone(), request.backend_id.clone(), message);
-    match nats.publish_expecting(entry.subject(), &entry, expected).await {
-        Ok(_) => {}
-        Err(NatsError::WrongSequence(_)) => return Ok(false),
-        Err(error) => return Err(Fault::new(FaultCode::Unavailable, error.to_string())),
+    let accepted = played::accept(&nats, &request).await;
+    if !accepted.map_err(|error| Fault::new(FaultCode::Unavailable, error.to_string()))? {
+        return Ok(false);
     }
     running.fetch_add(1, Ordering::Relaxed);
     if let Life::Short(lasts) = life {

@@ -5,7 +5,7 @@ use super::{
     millis, percentile, process, processor_time,
 };
 use crate::harness::{Cluster, Settings};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
     message::{
@@ -13,7 +13,7 @@ use plane_core::{
         schedule::{ScheduleRequest, ScheduleResponse},
         state::{Heartbeat, StateEntry},
     },
-    nats::Nats,
+    nats::{Nats, Serving},
     task::Tasks,
 };
 use std::{
@@ -69,14 +69,12 @@ async fn throughput(nats: &Nats, request: &ScheduleRequest, lasts: Duration) -> 
     Ok(count.into_inner() as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Asks at a steady rate, however long answers take, and gives how long they took, in order of length.
-async fn latencies(
-    nats: &Nats,
-    request: &ScheduleRequest,
-    rate: f64,
-    lasts: Duration,
-    tasks: &Tasks,
-) -> Result<Vec<Duration>> {
+/// Does something at a steady rate, however long each takes, and gives how long they took, in order of length.
+async fn at_rate<F, Fut>(rate: f64, lasts: Duration, tasks: &Tasks, one: F) -> Result<Vec<Duration>>
+where
+    F: Fn(u32) -> Fut,
+    Fut: Future<Output = Result<Duration>> + Send + 'static,
+{
     let times = Arc::new(Mutex::new(Vec::new()));
     let failed = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
@@ -85,9 +83,9 @@ async fn latencies(
         let due = (began.elapsed().as_secs_f64() * rate) as u32;
         while asked < due {
             asked += 1;
-            let (nats, request, times, failed) = (nats.clone(), request.clone(), times.clone(), failed.clone());
+            let (one, times, failed) = (one(asked), times.clone(), failed.clone());
             tasks.spawn("ask", async move {
-                match decide(&nats, &request).await {
+                match one.await {
                     Ok(took) => times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(took),
                     Err(_) => {
                         failed.fetch_add(1, Ordering::Relaxed);
@@ -101,31 +99,39 @@ async fn latencies(
     while done() + failed.load(Ordering::Relaxed) < asked.into() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    anyhow::ensure!(failed.load(Ordering::Relaxed) == 0, "{failed:?} requests failed");
+    anyhow::ensure!(failed.load(Ordering::Relaxed) == 0, "{failed:?} failed");
     let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     times.sort();
     Ok(times)
 }
 
 /// What no controller can be without: two writes into the log and two exchanges, one after the other, bare.
-async fn floor(nats: &Nats, cluster: &Cluster, rounds: usize, tasks: &Tasks) -> Result<Vec<Duration>> {
-    let other = cluster.nats.connect().await?;
-    let subject = format!("cluster.{}.fetch.floor", cluster.name.subject_token());
-    let answer = |_: Echo| async { Ok(true) };
-    let _serving = other.serve(tasks, &subject, None, answer).await?;
-    let echo = Echo { subject };
-    let mut times = Vec::with_capacity(rounds);
-    for number in 0..rounds {
-        let entry = format!("state.floor.{number}");
-        let began = Instant::now();
-        nats.request(&echo, ANSWER_LIMIT).await?;
-        let sequence = nats.publish_expecting(entry.clone(), &Heartbeat { heartbeat: (), trusted: None }, 0).await?;
-        nats.request(&echo, ANSWER_LIMIT).await?;
-        nats.publish_expecting(entry, &Heartbeat { heartbeat: (), trusted: None }, sequence).await?;
-        times.push(began.elapsed());
+struct Floor {
+    nats: Nats,
+    echo: Echo,
+    _serving: Serving,
+}
+
+impl Floor {
+    async fn start(nats: &Nats, cluster: &Cluster, tasks: &Tasks) -> Result<Self> {
+        let other = cluster.nats.connect().await?;
+        let subject = format!("cluster.{}.fetch.floor", cluster.name.subject_token());
+        let serving = other.serve(tasks, &subject, None, |_: Echo| async { Ok(true) }).await?;
+        Ok(Self { nats: nats.clone(), echo: Echo { subject }, _serving: serving })
     }
-    times.sort();
-    Ok(times)
+
+    fn once(&self, name: String) -> impl Future<Output = Result<Duration>> + Send + 'static {
+        let (nats, echo) = (self.nats.clone(), self.echo.clone());
+        async move {
+            let (entry, content) = (format!("state.floor.{name}"), Heartbeat { heartbeat: (), trusted: None });
+            let began = Instant::now();
+            nats.request(&echo, ANSWER_LIMIT).await?;
+            let sequence = nats.publish_expecting(entry.clone(), &content, 0).await?;
+            nats.request(&echo, ANSWER_LIMIT).await?;
+            nats.publish_expecting(entry, &content, sequence).await?;
+            Ok(began.elapsed())
+        }
+    }
 }
 
 /// A request that is answered at once.
@@ -157,22 +163,35 @@ pub async fn schedule(lasts: Duration, steady: f64) -> Result<()> {
         serial.push(decide(&nats, &request).await?);
     }
     serial.sort();
-    let bare = floor(&nats, &cluster, 2000, &tasks).await?;
+    let floor = Floor::start(&nats, &cluster, &tasks).await?;
+    let mut bare = Vec::new();
+    for number in 0..2000 {
+        bare.push(floor.once(format!("one.{number}")).await?);
+    }
+    bare.sort();
     let controller = process(&cluster.controllers[0])?;
     let (used, began) = (processor_time(controller)?, Instant::now());
     let rate = throughput(&nats, &request, lasts).await?;
     let decided = rate * began.elapsed().as_secs_f64();
     let cost = (processor_time(controller)? - used).div_f64(decided);
-    let half = latencies(&nats, &request, steady, lasts, &tasks).await?;
+    let ask = |_| {
+        let (nats, request) = (nats.clone(), request.clone());
+        async move { decide(&nats, &request).await }
+    };
+    let half = at_rate(steady, lasts, &tasks, ask).await?;
+    let bare_half = at_rate(steady, lasts, &tasks, |number| floor.once(format!("rate.{number}"))).await?;
     let asked = half.len() as f64 / lasts.as_secs_f64();
+    let beside = |share| (millis(percentile(&half, share)), millis(percentile(&bare_half, share)));
     println!("one at a time, median      {:.2} ms", millis(percentile(&serial, 0.5)));
     println!("  bare NATS, median        {:.2} ms", millis(percentile(&bare, 0.5)));
     println!("  ratio                    {:.2}", millis(percentile(&serial, 0.5)) / millis(percentile(&bare, 0.5)));
     println!("{UNDER_WAY} at once               {rate:.0} decisions/s");
     println!("  processor time each      {:.1} µs", cost.as_secs_f64() * 1e6);
-    println!("at {asked:.0}/s, median       {:.2} ms", millis(percentile(&half, 0.5)));
-    println!("  99 %                     {:.2} ms", millis(percentile(&half, 0.99)));
-    println!("  longest                  {:.2} ms", millis(*half.last().context("no requests")?));
+    println!("at {asked:.0}/s                  Plane, bare NATS at the same rate");
+    for (name, share) in [("median ", 0.5), ("90 %   ", 0.9), ("99 %   ", 0.99), ("longest", 1.0)] {
+        let (plane, bare) = beside(share);
+        println!("  {name}                  {plane:.2} ms, {bare:.2} ms");
+    }
     tasks.shut_down(Duration::from_secs(5)).await;
     Ok(())
 }

@@ -198,6 +198,8 @@ impl Decision<'_> {
 
     /// Somebody else wrote the assignment: a drone that accepted it, or a controller that took it back.
     async fn settled(&mut self) -> Answer<Outcome> {
+        // The backend is where the log has it, not where it was placed last.
+        self.core.view.in_flight.remove(self.backend);
         let found = log::assignment(&self.core.nats, &self.request.cluster, self.backend).await;
         match found.map_err(|e| unavailable(&e))? {
             Some((assignment, sequence)) if assignment.accepted => {

@@ -13,13 +13,19 @@ use tokio::time::Instant;
 const FIRST_SIGNS: Duration = Duration::from_secs(5);
 /// A sign of life that was sent before a request may be read after it by this much.
 const NEXT_SIGN: Duration = Duration::from_millis(300);
-/// Of more than twice as many drones, so many drawn at random are looked at first: the best of some is nearly as little
-/// loaded as the best of all (Mitzenmacher 2001, "The power of two choices").
-const SAMPLE: u64 = 16;
+/// Of more than [`FEW`] drones, so many drawn at random are looked at first: the best of some is nearly as little loaded
+/// as the best of all (Mitzenmacher 2001, "The power of two choices").
+const SAMPLE: u64 = 8;
+const FEW: usize = 32;
+/// So many drones are named in the log with why they were passed over.
+const NAMED: usize = 16;
 
 impl Decision<'_> {
     /// The first drone, waited for a little where there is none: its sign of life may be on its way.
     pub(super) async fn first_drone(&mut self, deadline: Instant) -> Option<DroneId> {
+        if let Ok(drone) = self.place() {
+            return Some(drone);
+        }
         let mut news = self.core.drones.news();
         let patience = (self.core.started + FIRST_SIGNS).max(Instant::now() + NEXT_SIGN).min(deadline);
         loop {
@@ -28,7 +34,8 @@ impl Decision<'_> {
                 Err(passed) => passed,
             };
             if !matches!(tokio::time::timeout_at(patience, news.changed()).await, Ok(Ok(()))) {
-                tracing::warn!(cluster = %self.request.cluster, ?passed, "no drone available");
+                let some = passed.get(..passed.len().min(NAMED)).unwrap_or_default();
+                tracing::warn!(cluster = %self.request.cluster, drones = passed.len(), passed = ?some, "no drone available");
                 return None;
             }
         }
@@ -49,9 +56,8 @@ impl Decision<'_> {
             let fresh = |at: Duration| now.saturating_sub(at.max(since)) < core.timing.silent;
             let view = |heard| candidate(heard, known, leases, in_flight, core.rules.count, fresh);
             let chance = || core.chance.number();
-            let count = drones.len() as u64;
-            if count > SAMPLE * 2 {
-                let draw = |_| drones.get(usize::try_from(core.chance.below(count)).unwrap_or(0));
+            if drones.len() > FEW {
+                let draw = |_| drones.get(usize::try_from(core.chance.below(drones.len() as u64)).unwrap_or(0));
                 if let Ok(drone) =
                     choose((0..SAMPLE).filter_map(draw).filter_map(view), self.request, &self.refused, chance)
                 {

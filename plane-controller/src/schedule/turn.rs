@@ -69,14 +69,16 @@ impl Waiting {
         Self { lock: core.view.hub.watch(cluster, lock), grants: core.grants.changes() }
     }
 
+    /// # Errors
+    /// At the deadline, however often the lock changes.
     pub(super) async fn until(&mut self, deadline: Instant) -> Result<(), Fault> {
         tokio::select! {
             biased;
-            _ = self.lock.changed() => Ok(()),
-            _ = self.grants.changed() => Ok(()),
             () = tokio::time::sleep_until(deadline) => {
                 Err(Fault::new(FaultCode::LockBusy, "lock: it is still being decided for somebody else; ask again"))
             }
+            _ = self.lock.changed() => Ok(()),
+            _ = self.grants.changed() => Ok(()),
         }
     }
 }

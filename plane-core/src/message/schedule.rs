@@ -164,6 +164,8 @@ pub struct Executable {
 
 /// The port of a backend that names none.
 pub const DEFAULT_PORT: u16 = 8080;
+/// The largest limit of memory, in bytes: 256 TiB. The limits of all backends of a drone are added up.
+const MOST_MEMORY: u64 = 1 << 48;
 
 impl Executable {
     /// The port that the backend listens on.
@@ -179,6 +181,11 @@ impl Executable {
         if let Some(env) = self.env.get("PORT").filter(|env| **env != port.to_string()) {
             return Err(Fault::bad_request(format!(
                 "executable.env.PORT: expected {port}, the request's port, or no PORT at all; found {env:?}"
+            )));
+        }
+        if let Some(most) = self.resource_limits.memory_limit_bytes.filter(|most| most.get() > MOST_MEMORY) {
+            return Err(Fault::bad_request(format!(
+                "executable.resource_limits.memory_limit_bytes: expected at most {MOST_MEMORY}, found {most}"
             )));
         }
         for (name, value) in &self.env {

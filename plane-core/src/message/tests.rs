@@ -167,6 +167,15 @@ fn rules_beyond_the_types_name_the_field() {
     assert!(with(|r| r["executable"]["env"]["PORT"] = json!("8080")).is_ok());
     assert!(with(|r| r["executable"]["env"]["PORT"] = json!("1")).unwrap_err().message.contains("env.PORT"));
     assert!(with(|r| r["executable"]["image"] = json!("")).unwrap_err().message.contains("executable.image"));
+    let memory = |bytes: u64| {
+        let mut request = schedule();
+        request["executable"]["resource_limits"]["memory_limit_bytes"] = json!(bytes);
+        serde_json::from_value::<ScheduleRequest>(request).unwrap().check()
+    };
+    assert!(memory(1 << 48).is_ok());
+    for bytes in [(1 << 48) + 1, u64::MAX] {
+        assert!(memory(bytes).unwrap_err().message.contains("memory_limit_bytes"));
+    }
     for (pointer, bad) in [
         ("/max_idle_secs", json!(0)),
         ("/executable/port", json!(0)),

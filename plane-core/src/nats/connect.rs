@@ -81,6 +81,8 @@ async fn options(
                     });
                     tracing::info!("connected to NATS");
                 }
+                // Among them what a client may not do there.
+                Event::ServerError(error) => tracing::warn!(%error, "NATS refused something"),
                 other => tracing::debug!(event = %other, "NATS"),
             }
             std::future::ready(())

@@ -27,6 +27,8 @@ pub struct Replay {
     messages: BoxStream<'static, Result<(Entry, u64), NatsError>>,
     connection: watch::Receiver<Connection>,
     generation: u64,
+    /// Why the reading has to begin again. Whoever waits for a message may stop waiting meanwhile: it is not forgotten.
+    broken: Option<String>,
     last: u64,
     target: Option<u64>,
 }
@@ -54,7 +56,8 @@ impl Nats {
         let target = self.last(stream, filter).await?.map_or(0, |stored| stored.sequence);
         let messages = self.transport().read(stream, filter, from).await?;
         let (nats, filter) = (self.clone(), filter.to_owned());
-        Ok(Replay { nats, stream, filter, messages, connection, generation, last: 0, target: Some(target) })
+        let (broken, target) = (None, Some(target));
+        Ok(Replay { nats, stream, filter, messages, connection, generation, broken, last: 0, target })
     }
 }
 
@@ -62,6 +65,9 @@ impl Replay {
     /// The next message, or the news that all stored ones have been given. Waits for ever; safe to cancel.
     pub async fn next(&mut self) -> Event {
         loop {
+            if self.broken.is_some() {
+                self.begin_again().await;
+            }
             if self.target.is_some_and(|target| self.last >= target) {
                 self.target = None;
                 return Event::CaughtUp;
@@ -79,7 +85,7 @@ impl Replay {
                         }
                         if connection.up && connection.generation != self.generation {
                             self.generation = connection.generation;
-                            self.begin_again("there is a new connection").await;
+                            self.broken = Some("there is a new connection".to_owned());
                         }
                         continue;
                     }
@@ -96,8 +102,8 @@ impl Replay {
                     self.last = entry.sequence;
                     return Event::Entry(entry);
                 }
-                Some(Err(error)) => self.begin_again(&error.to_string()).await,
-                None => self.begin_again("the consumer ended").await,
+                Some(Err(error)) => self.broken = Some(error.to_string()),
+                None => self.broken = Some("the consumer ended".to_owned()),
             }
         }
     }
@@ -105,7 +111,8 @@ impl Replay {
     /// Reads again from the beginning of the stream; [`Event::CaughtUp`] comes anew.
     pub async fn rewind(&mut self) {
         self.last = 0;
-        self.begin_again("what was read is not what the log has").await;
+        self.broken = Some("what was read is not what the log has".to_owned());
+        self.begin_again().await;
         self.target = loop {
             match self.nats.last(self.stream, &self.filter).await {
                 Ok(found) => break Some(found.map_or(0, |stored| stored.sequence)),
@@ -115,13 +122,15 @@ impl Replay {
         };
     }
 
-    async fn begin_again(&mut self, cause: &str) {
+    async fn begin_again(&mut self) {
+        let cause = self.broken.as_deref().unwrap_or_default();
         tracing::info!(stream = self.stream.as_str(), after = self.last, cause, "reading again from where it stopped");
         let mut pause = Duration::from_millis(50);
         loop {
             match self.nats.transport().read(self.stream, &self.filter, From::After(self.last)).await {
                 Ok(messages) => {
                     self.messages = messages;
+                    self.broken = None;
                     return;
                 }
                 Err(error) => tracing::debug!(%error, "not yet"),
@@ -131,3 +140,6 @@ impl Replay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::{
     message::{
         backend::BackendState,
         drone::DroneState,
-        state::{HeldLock, Holder, Millis, ReachedState},
+        state::{Assignment, HeldLock, Holder, Millis, ReachedState},
     },
 };
 use jiff::Timestamp;
@@ -287,6 +287,19 @@ impl Cluster {
     /// The backends that have not ended and that no drone has taken yet.
     pub fn unaccepted(&self) -> impl Iterator<Item = &BackendId> {
         self.unaccepted.iter()
+    }
+
+    /// Takes note that a live backend was accepted as it was assigned; false where anything else is changed.
+    pub(super) fn accepts(&mut self, id: &BackendId, new: &Assignment) -> bool {
+        let Some(backend) = self.backends.get(id).filter(|backend| backend.is_live()) else { return false };
+        let stays = backend.assignment.as_ref().is_some_and(|old| {
+            old.drone == new.drone && old.memory_bytes == new.memory_bytes && old.cpu_percent == new.cpu_percent
+        });
+        let accepts = stays && new.accepted && !new.withdrawn;
+        if accepts {
+            self.unaccepted.remove(id);
+        }
+        accepts
     }
 
     /// Takes a backend out of the lists that follow from what it is.

@@ -4,22 +4,52 @@
 use super::Agent;
 use crate::host::LiveBackend;
 
+/// Calls that wait for their answer, and calls that a lease tells to have been answered; older ones have been given up,
+/// or will be made again.
+const KEPT: usize = 8;
+/// A call's name may be so long, in bytes: a lease has to hold several.
+const LONGEST_NAME: usize = 128;
+
+/// The calls that a drone knows of.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    waiting: Vec<String>,
+    answered: Vec<String>,
+}
+
+impl Calls {
+    /// Takes note of a call. False where it is known, or no call of a controller.
+    fn note(&mut self, call: String) -> bool {
+        if call.len() > LONGEST_NAME || self.answered.contains(&call) || self.waiting.contains(&call) {
+            return false;
+        }
+        self.waiting.push(call);
+        keep_newest(&mut self.waiting);
+        true
+    }
+
+    fn answer(&mut self, calls: Vec<String>) {
+        self.answered.extend(calls);
+        keep_newest(&mut self.answered);
+    }
+}
+
+fn keep_newest(calls: &mut Vec<String>) {
+    let old = calls.len().saturating_sub(KEPT);
+    calls.drain(..old);
+}
+
 impl Agent {
     /// Has the drone register and announce itself again.
     pub(crate) fn report_anew(&self) {
         self.report.notify_one();
     }
 
+    /// A controller calls: the drone announces itself, once for each name.
     pub(crate) fn note_call(&self, call: Option<String>) {
-        let mut life = self.life();
-        if let Some(call) = call {
-            if life.answers.contains(&call) || life.calls.contains(&call) {
-                return;
-            }
-            life.calls.push(call);
+        if call.is_none_or(|call| self.life().calls.note(call)) {
+            self.report_anew();
         }
-        drop(life);
-        self.report_anew();
     }
 
     /// What runs here, to be announced. What is begun later is not told by that: where it answers a call, locks may be
@@ -31,18 +61,49 @@ impl Agent {
         self.host.live()
     }
 
+    /// The calls that the next announcement answers.
     pub(crate) fn take_calls(&self) -> Vec<String> {
-        std::mem::take(&mut self.life().calls)
+        std::mem::take(&mut self.life().calls.waiting)
     }
 
-    pub(crate) fn add_answers(&self, calls: Vec<String>, most: usize) {
-        let mut life = self.life();
-        life.answers.extend(calls);
-        let old = life.answers.len().saturating_sub(most);
-        life.answers.drain(..old);
+    /// An announcement has answered these.
+    pub(crate) fn add_answers(&self, calls: Vec<String>) {
+        self.life().calls.answer(calls);
     }
 
+    /// The calls that were answered, for the lease.
     pub(crate) fn answers(&self) -> Vec<String> {
-        self.life().answers.clone()
+        self.life().calls.answered.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_is_answered_once() {
+        let mut calls = Calls::default();
+        assert!(calls.note("a".to_owned()));
+        assert!(!calls.note("a".to_owned()));
+        let waiting = std::mem::take(&mut calls.waiting);
+        calls.answer(waiting);
+        assert!(!calls.note("a".to_owned()));
+        assert_eq!(calls.answered, ["a"]);
+    }
+
+    #[test]
+    fn however_many_calls_come_a_lease_stays_small() {
+        let mut calls = Calls::default();
+        assert!(!calls.note("x".repeat(LONGEST_NAME + 1)));
+        for number in 0..1000 {
+            assert!(calls.note(format!("call {number}")));
+        }
+        assert_eq!(calls.waiting.len(), KEPT);
+        for number in 0..1000 {
+            calls.answer(vec![format!("call {number}")]);
+        }
+        assert_eq!(calls.answered.len(), KEPT);
+        assert_eq!(calls.answered.last().map(String::as_str), Some("call 999"));
     }
 }

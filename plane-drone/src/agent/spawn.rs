@@ -96,7 +96,6 @@ impl Agent {
 
     /// Why a backend cannot be taken. Where it can, its room is kept for it until it is decided about.
     fn objection(&self, request: &SpawnRequest) -> Option<&'static str> {
-        let used = self.host.live().iter().fold(Room::default(), |room, live| room.and(Room::of(&live.request)));
         let mut life = self.life();
         if life.draining || life.stopping {
             return Some("draining");
@@ -110,6 +109,10 @@ impl Agent {
         if life.deciding.contains_key(&request.backend_id) {
             return Some("it is being decided about");
         }
+        // Looked at together: what begins meanwhile is among one of the two, and counted once.
+        let live = self.host.live();
+        let begun = live.iter().filter(|live| !life.deciding.contains_key(&live.request.backend_id));
+        let used = begun.fold(Room::default(), |room, live| room.and(Room::of(&live.request)));
         let wanted = life.deciding.values().fold(used, |room, other| room.and(*other)).and(Room::of(request));
         if self.identity.capacity.is_some_and(|capacity| !wanted.fits(&capacity)) {
             return Some("full");

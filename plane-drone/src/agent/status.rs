@@ -39,15 +39,19 @@ impl Agent {
         Ok(())
     }
 
-    fn state(&self, running: usize) -> DroneState {
+    /// The drone's state, and how many backends run.
+    fn state(&self) -> (DroneState, usize) {
         let life = self.life();
-        match (life.stopping, life.draining, running + life.deciding.len()) {
+        // Looked at together: what begins meanwhile is among one of the two.
+        let running = self.host.live().len();
+        let state = match (life.stopping, life.draining, running + life.deciding.len()) {
             (true, _, _) => DroneState::Stopped,
             (false, true, 0) => DroneState::Drained,
             (false, true, _) => DroneState::Draining,
             (false, false, _) if self.is_served() => DroneState::Ready,
             (false, false, _) => DroneState::Starting,
-        }
+        };
+        (state, running)
     }
 
     /// Whether people can reach what this drone runs: where there is to be TLS, there is a certificate.
@@ -63,8 +67,7 @@ impl Agent {
     }
 
     async fn say(&self) {
-        let running = self.host.live().len();
-        let state = self.state(running);
+        let (state, running) = self.state();
         let status = DroneStatus {
             drone_id: self.identity.drone.clone(),
             cluster: self.identity.cluster.clone(),

@@ -17,6 +17,8 @@ const URGENT_PART: i32 = 10;
 pub(super) enum Stage {
     /// Far.
     Good,
+    /// It is not valid yet: this machine's clock may be wrong, or the CA's is.
+    Early,
     /// Somebody should look why it is not renewed.
     Ending,
     /// Somebody should act today.
@@ -30,6 +32,7 @@ pub(super) fn stage(now: Timestamp, validity: Validity) -> Stage {
     let life = validity.not_before.duration_until(validity.not_after);
     let left = now.duration_until(validity.not_after);
     match left {
+        _ if now < validity.not_before => Stage::Early,
         left if left.is_negative() => Stage::Expired,
         left if left <= URGENT.min(life / URGENT_PART) => Stage::Urgent,
         left if left <= WARN.min(life / WARN_PART) => Stage::Ending,
@@ -75,6 +78,13 @@ mod tests {
                 "{now}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_not_valid_yet_is_told_to_be() {
+        let validity = Validity { not_before: at("2026-01-01T00:00:00Z"), not_after: at("2026-04-01T00:00:00Z") };
+        assert_eq!(stage(at("2025-12-31T23:59:59Z"), validity), Stage::Early);
+        assert_eq!(stage(at("2026-01-01T00:00:00Z"), validity), Stage::Good);
     }
 
     #[test]

@@ -8,18 +8,18 @@ use super::{
     served::Served,
 };
 use jiff::Timestamp;
-use plane_core::task::Tasks;
+use plane_core::{id::ClusterName, task::Tasks};
 use std::{sync::Arc, time::Duration};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Serves what the files hold now, and from then on what they come to hold.
-pub async fn start(files: Files, served: Served, tasks: &Tasks) {
-    let mut watch = Watch::new(files, served);
+pub async fn start(files: Files, served: Served, cluster: ClusterName, tasks: &Tasks) {
+    let mut watch = Watch::new(files, served, cluster);
     watch.look(true).await;
     if !watch.served.is_there() && watch.fault.is_none() {
-        tracing::warn!(files = %watch.files, "there is no certificate yet; HTTPS is refused until there is one");
+        tracing::warn!(files = %watch.files, "there is no certificate yet; HTTPS is refused and no backends are taken until there is one");
     }
     let stop = tasks.stop_token();
     tasks.spawn_essential("watch the certificate", async move {
@@ -36,6 +36,8 @@ pub async fn start(files: Files, served: Served, tasks: &Tasks) {
 struct Watch {
     files: Files,
     served: Served,
+    /// What the certificate should be for.
+    cluster: ClusterName,
     /// What the files looked like when they were last read.
     seen: Option<Stamp>,
     /// What was last said about them.
@@ -55,8 +57,8 @@ enum Read {
 }
 
 impl Watch {
-    fn new(files: Files, served: Served) -> Self {
-        Self { files, served, seen: None, fault: None, unsettled: false, told: None }
+    fn new(files: Files, served: Served, cluster: ClusterName) -> Self {
+        Self { files, served, cluster, seen: None, fault: None, unsettled: false, told: None }
     }
 
     async fn look(&mut self, first: bool) {
@@ -107,7 +109,10 @@ impl Watch {
                 "the certificate's files are not taken up; the earlier certificate stays in service"
             );
         } else {
-            tracing::error!(fault, "there is no certificate to serve; HTTPS is refused until there is one");
+            tracing::error!(
+                fault,
+                "there is no certificate to serve; HTTPS is refused and no backends are taken until there is one"
+            );
         }
         self.fault = Some(fault);
     }
@@ -121,10 +126,18 @@ impl Watch {
         if !expiry::is_due(now, stage, told) {
             return;
         }
+        let backends = format!("*.{}", self.cluster);
+        if told.is_none() && !pair.names().contains(&backends) {
+            tracing::warn!(names = ?pair.names(), "the certificate is not for {backends}; browsers will refuse it for backends");
+        }
         self.told = Some((pair.clone(), now, stage));
         let (days_left, not_after, names) = (expiry::days_left(now, validity), validity.not_after, pair.names());
         match stage {
             Stage::Good => tracing::info!(days_left, %not_after, ?names, "serving a certificate"),
+            Stage::Early => {
+                let not_before = validity.not_before;
+                tracing::error!(%not_before, %not_after, ?names, "the certificate is not valid yet; look at the clocks");
+            }
             Stage::Ending => tracing::warn!(days_left, %not_after, ?names, "the certificate ends soon"),
             Stage::Urgent => tracing::error!(days_left, %not_after, ?names, "the certificate is about to end"),
             Stage::Expired => {
@@ -144,7 +157,7 @@ mod tests {
     fn setting() -> (TempDir, Watch) {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::new(folder.path().join("key.pem"), folder.path().join("cert.pem"));
-        (folder, Watch::new(files, Served::default()))
+        (folder, Watch::new(files, Served::default(), "plane.test".parse().unwrap()))
     }
 
     #[tokio::test]
@@ -201,6 +214,16 @@ mod tests {
         watch.files.install(&old).unwrap();
         watch.look(false).await;
         assert_eq!(watch.fault, None);
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_served_all_the_same() {
+        let (_folder, mut watch) = setting();
+        let ended = testing::ended_pair("plane.test");
+        watch.files.install(&ended).unwrap();
+        watch.look(true).await;
+        assert_eq!(watch.served.current().as_deref(), Some(&ended));
+        assert_eq!(watch.told.as_ref().map(|(.., stage)| *stage), Some(Stage::Expired));
     }
 
     #[tokio::test]
