@@ -221,7 +221,8 @@ async fn what_is_no_pair_is_told_and_not_served_until_it_is_mended() {
     let (mut cluster, mut pair, _) = served().await;
     let files = cluster.drones[0].files.clone().unwrap();
     let (key, cert) = (files.key_path().to_owned(), files.cert_path().to_owned());
-    let faults: [(&str, &dyn Fn(&Pair)); 5] = [
+    type Break<'a> = &'a dyn Fn(&Pair);
+    let faults: [(&str, Break<'_>); 5] = [
         ("does not belong to the certificate", &|other| fs::write(&key, other.key_pem()).unwrap()),
         ("there is no certificate (expected", &|_| fs::write(&cert, "garbage").unwrap()),
         ("it is not a file", &|_| {
