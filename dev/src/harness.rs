@@ -9,6 +9,7 @@ mod nats;
 mod nats_cluster;
 pub mod played;
 mod process;
+mod tls;
 pub mod wire;
 
 pub use cluster::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
@@ -18,6 +19,7 @@ pub use http::{Answer, HeldOpen, get, get_with, websocket};
 pub use nats::NatsServer;
 pub use nats_cluster::{NatsCluster, NatsServers};
 pub use process::{Process, binary};
+pub use tls::{Tls, TlsWebSocket, self_signed};
 
 use plane_core::id::ClusterName;
 

@@ -81,7 +81,11 @@ fn faults_are_named_before_nats_is_asked() {
             drone("typo = 1", "typo = 1").replace("db_path", "typo"),
             &["typo", "agent.typo", "proxy.typo"],
         ),
-        ("plane-drone", drone("", "https_port = 443\n[cert]\nkey_path = \"key\"\ncert_path = \"cert\""), &["[cert]"]),
+        (
+            "plane-drone",
+            drone("", "https_port = 443\n[cert]\nkey_path = \"key\"\nkey = 1"),
+            &["cert.cert_path", "cert.key"],
+        ),
         ("plane-drone", drone("", "").replace("plane.test", "one_label"), &["cluster_domain"]),
         ("plane-drone", drone("", "[acme]\nserver = \"https://a\"\nadmin_email = \"a@b\""), &["[acme]"]),
     ];

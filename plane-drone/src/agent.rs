@@ -15,6 +15,7 @@ mod status;
 
 use crate::{
     announce,
+    cert::Served,
     host::{Host, HostError, LiveBackend},
     lease::{self, Fence},
 };
@@ -71,6 +72,8 @@ pub struct Parts {
     pub host: Arc<dyn Host>,
     /// Its fence, which the proxy knows too.
     pub fence: Arc<Fence>,
+    /// What its proxy serves through TLS, where that is configured: without it the drone takes no backends.
+    pub certificate: Option<Served>,
     /// Its deadlines.
     pub timing: Timing,
     /// Where time comes from.
@@ -85,6 +88,7 @@ pub struct Agent {
     pub(crate) nats: Nats,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) fence: Arc<Fence>,
+    certificate: Option<Served>,
     pub(crate) timing: Timing,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
@@ -116,13 +120,14 @@ impl Agent {
     /// # Errors
     /// Where NATS refuses a subscription or the host cannot remember.
     pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Arc<Self>, AgentError> {
-        let Parts { identity, nats, host, fence, timing, clock, chance } = parts;
+        let Parts { identity, nats, host, fence, certificate, timing, clock, chance } = parts;
         let life = Life { draining: host.draining().await?, ..Life::default() };
         let agent = Arc::new(Self {
             identity,
             nats,
             host,
             fence,
+            certificate,
             timing,
             clock,
             chance,

@@ -4,9 +4,9 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use crate::agent::Timing;
+use crate::{agent::Timing, cert::Files};
 use plane_core::{
-    config::{DaemonConfig, NATS, NatsConfig, Part},
+    config::{DaemonConfig, NATS, NatsConfig, Part, Secret},
     id::{ClusterName, DroneId},
     message::drone::Capacity,
 };
@@ -17,6 +17,9 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+
+/// Where HTTPS is, where nothing else is said (RFC 9110, section 4.2.2).
+const DEFAULT_HTTPS_PORT: u16 = 443;
 
 /// What a drone is told before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +35,49 @@ pub struct DroneConfig {
     pub cluster_domain: ClusterName,
     /// Where NATS is.
     pub nats: NatsConfig,
+    /// The certificate that the proxy serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<CertConfig>,
     /// Running backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentConfig>,
     /// Taking people's requests to backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyConfig>,
+}
+
+impl DroneConfig {
+    /// The port for HTTPS; `None` where there is no certificate to serve, or nothing to serve it.
+    pub fn https_port(&self) -> Option<u16> {
+        let proxy = self.proxy.as_ref().filter(|_| self.cert.is_some())?;
+        Some(proxy.https_port.unwrap_or(DEFAULT_HTTPS_PORT))
+    }
+}
+
+/// The `[cert]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertConfig {
+    /// The private key, in PEM.
+    pub key_path: PathBuf,
+    /// The certificate and the chain behind it, in PEM.
+    pub cert_path: PathBuf,
+    /// Where the key of the account at the CA is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_key_path: Option<PathBuf>,
+    /// The secret with which the drones of a cluster share one certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_key: Option<Secret>,
+    /// A file with that secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_key_path: Option<PathBuf>,
+}
+
+impl CertConfig {
+    /// Where the pair lies.
+    pub fn files(&self) -> Files {
+        Files::new(self.key_path.clone(), self.cert_path.clone())
+    }
 }
 
 /// The `[agent]` section.
@@ -181,10 +221,10 @@ pub struct ProxyConfig {
     /// The address that the proxy listens on.
     #[serde(default = "default_bind_ip")]
     pub bind_ip: IpAddr,
-    /// The port for HTTP; 0 lets the system choose.
+    /// The port for HTTP; 0 lets the system choose. Where there is a `[cert]`, it only leads to HTTPS.
     #[serde(default = "default_http_port")]
     pub http_port: u16,
-    /// The port for HTTPS, which needs a certificate.
+    /// The port for HTTPS, 443 where it is not given; 0 lets the system choose. It needs a `[cert]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub https_port: Option<u16>,
     /// Where requests go whose name is no backend's.

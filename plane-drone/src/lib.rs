@@ -7,6 +7,7 @@
 pub mod agent;
 mod announce;
 pub mod backend;
+pub mod cert;
 pub mod config;
 pub mod engine;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod store;
 
 use agent::{Agent, AgentError, Identity};
 use backend::{Drivers, Parts, machine::Limits};
+use cert::Served;
 use config::{AgentConfig, AgentIp, DroneConfig};
 use engine::DockerEngine;
 use host::HostError;
@@ -32,7 +34,7 @@ use plane_core::{
     task::Tasks,
     telemetry::LogTap,
 };
-use proxy::{Patience, Proxy};
+use proxy::{ListenError, Patience, Proxy, Tls};
 use route::Routes;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use store::{Store, StoreError};
@@ -56,13 +58,8 @@ pub enum DroneError {
     #[error(transparent)]
     Nats(#[from] NatsError),
     /// Its proxy cannot listen.
-    #[error("the proxy cannot listen on {address}: {cause}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why.
-        cause: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 impl From<AgentError> for DroneError {
@@ -88,11 +85,14 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let fence = Arc::new(Fence::closed(clock.clone(), patience));
     let ways = Ways { routes: routes.clone(), fence: fence.clone() };
     prepare_routes(&store, &ways).await?;
+    let served = Served::default();
+    if let Some(cert) = &config.cert {
+        cert::watch::start(cert.files(), served.clone(), config.cluster_domain.clone(), tasks).await;
+    }
     if let Some(proxy) = &config.proxy {
         let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
-        let started = Proxy::start(proxy, cluster, routes.clone(), patience, tasks).await;
-        started
-            .map_err(|cause| DroneError::Listen { address: format!("{}:{}", proxy.bind_ip, proxy.http_port), cause })?;
+        let tls = config.https_port().map(|port| Tls { port, served: served.clone() });
+        Proxy::start(proxy, tls, cluster, routes.clone(), patience, tasks).await?;
     }
     let serving = async {
         let (connection, nats) = watch::channel(None);
@@ -111,7 +111,9 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
             let (labels, capacity) = (agent.labels.clone(), agent.capacity.told());
             let identity = Identity { cluster, drone: drone.clone(), ip, labels, capacity };
             let (host, timing, chance) = (Arc::new(drivers), agent.timing(), Chance::system());
-            Agent::start(agent::Parts { identity, nats, host, fence, timing, clock, chance }, tasks).await?;
+            let certificate = config.https_port().map(|_| served);
+            Agent::start(agent::Parts { identity, nats, host, fence, certificate, timing, clock, chance }, tasks)
+                .await?;
         }
         stop.cancelled().await;
         Ok(())

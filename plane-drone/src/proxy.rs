@@ -1,20 +1,28 @@
-//! Carries people's requests to backends: HTTP/1.1 and WebSockets, by host or by path, with tokens checked.
+//! Carries people's requests to backends: HTTP/1.1 and WebSockets, through TLS or in the open, by host or by path, with
+//! tokens checked.
 //!
-//! A request meets, in this order: its address (`request`), the routes, the backend's token (`auth`), the count of
-//! who is connected, the backend (`upstream`). Where it ends early, `refusal` says how. Routes are only read here.
+//! A request meets, in this order: a listener (`listen`), TLS where that is configured (`tls`), its address (`request`),
+//! the routes, the backend's token (`auth`), the count of who is connected, the backend (`upstream`). Where it ends
+//! early, `refusal` says how. Where there is TLS, requests in the open are led there (`redirect`). Routes are only read
+//! here.
 
 mod auth;
 mod body;
+mod listen;
+mod redirect;
 mod refusal;
 mod request;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tunnel;
 mod upstream;
 
+pub use listen::ListenError;
 pub use upstream::{Upstream, get_text};
 
 use crate::{
+    cert::Served,
     config::ProxyConfig,
     route::{Found, InFlight, Route, Routes, target},
 };
@@ -22,30 +30,15 @@ use auth::Verdict;
 use body::{Received, Sent};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use listen::Entrance;
 use plane_core::{
     id::{BearerToken, ClusterName},
     task::Tasks,
 };
 use refusal::Refusal;
-use socket2::{SockRef, TcpKeepalive};
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
-
-/// Connections from clients at one time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 20_000;
-/// How long a client may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// A silent client is probed after this long, this often, and given up after so many probes without an answer.
-const SILENCE: Duration = Duration::from_secs(60);
-const PROBE_EVERY: Duration = Duration::from_secs(15);
-const PROBES: u32 = 4;
-/// How long requests under way may take once the drone stops.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+use request::Client;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// How long the proxy waits for others.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +55,24 @@ impl Default for Patience {
     }
 }
 
+/// Where HTTPS is served, and with what.
+#[derive(Debug)]
+pub struct Tls {
+    /// The port; 0 lets the system choose.
+    pub port: u16,
+    /// The certificate, once there is one.
+    pub served: Served,
+}
+
+/// Where a proxy listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// For HTTP.
+    pub http: SocketAddr,
+    /// For HTTPS.
+    pub https: Option<SocketAddr>,
+}
+
 type OutBody = Either<Full<Bytes>, Received>;
 
 /// The proxy of a drone.
@@ -76,19 +87,24 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens, and serves until the tasks are told to stop. Gives the address that it listens on.
+    /// Listens, and serves until the tasks are told to stop. Gives the addresses that it listens on.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
+    /// Where an address cannot be listened on.
     pub async fn start(
         config: &ProxyConfig,
+        tls: Option<Tls>,
         cluster: ClusterName,
         routes: Routes,
         patience: Patience,
         tasks: &Tasks,
-    ) -> std::io::Result<SocketAddr> {
-        let listener = TcpListener::bind((config.bind_ip, config.http_port)).await?;
-        let address = listener.local_addr()?;
+    ) -> Result<Addresses, ListenError> {
+        let (http, http_address) = listen::bind(config.bind_ip, config.http_port).await?;
+        let https = match &tls {
+            Some(tls) => Some(listen::bind(config.bind_ip, tls.port).await?),
+            None => None,
+        };
+        let https_address = https.as_ref().map(|(_, address)| *address);
         let proxy = Arc::new(Self {
             cluster,
             routes,
@@ -97,78 +113,40 @@ impl Proxy {
             patience,
             tasks: tasks.clone(),
         });
-        tasks.spawn_essential("proxy", proxy.accept(listener));
-        tracing::info!(%address, "proxy listens");
-        Ok(address)
-    }
-
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let stop = self.tasks.stop_token();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        while let Some(Ok(place)) = stop.run_until_cancelled(places.clone().acquire_owned()).await {
-            let accepted = tokio::select! { () = stop.cancelled() => return, accepted = listener.accept() => accepted };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let proxy = self.clone();
-                    self.tasks.spawn(format!("connection of {peer}"), async move {
-                        proxy.serve(stream, peer).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    // Mostly a want of file descriptors, which passes as connections end.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
-            tracing::debug!(%peer, %error, "a connection has not all its options");
-        }
-        let stop = self.tasks.stop_token();
-        let service = service_fn(move |request| {
-            let proxy = self.clone();
-            async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
-        });
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        tokio::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = &mut connection => Ok(outcome),
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(DRAIN_LIMIT, &mut connection).await
-            }
+        let in_the_open = match (https_address, &tls) {
+            (Some(address), Some(tls)) => Entrance::Redirect { served: tls.served.clone(), port: address.port() },
+            _ => Entrance::Open,
         };
-        if let Ok(Err(error)) = outcome {
-            tracing::debug!(%peer, %error, "a connection broke");
+        tracing::info!(address = %http_address, "proxy listens");
+        tasks.spawn_essential("proxy", listen::accept(proxy.clone(), http, in_the_open));
+        if let Some(((listener, address), tls)) = https.zip(tls) {
+            let acceptor = tls::acceptor(tls.served).map_err(|cause| ListenError { address, cause })?;
+            tracing::info!(%address, "proxy listens for HTTPS");
+            tasks.spawn_essential("proxy for HTTPS", listen::accept(proxy, listener, Entrance::Tls(acceptor)));
         }
+        Ok(Addresses { http: http_address, https: https_address })
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<OutBody> {
-        self.pass(request, peer).await.unwrap_or_else(|refusal| refusal.into_response().map(Either::Left))
+    async fn answer(&self, request: Request<Incoming>, client: Client) -> Response<OutBody> {
+        self.pass(request, client).await.unwrap_or_else(|refusal| refusal.into_response().map(Either::Left))
     }
 
-    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<OutBody>, Refusal> {
+    async fn pass(&self, request: Request<Incoming>, client: Client) -> Result<Response<OutBody>, Refusal> {
         if request.method() == Method::CONNECT {
             return Err(Refusal::MethodNotAllowed);
         }
         let host = request::host(&request)?;
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let Some(target) = target::find(&self.cluster, &host, &path, self.by_path) else {
-            return self.pass_through(request, &host, &path, peer).await;
+            return self.pass_through(request, &host, &path, client).await;
         };
         let route = loop {
             match self.routes.find(&target.backend) {
-                Found::Unknown => return self.pass_through(request, &host, &path, peer).await,
+                Found::Unknown => return self.pass_through(request, &host, &path, client).await,
                 Found::Ended => return Err(Refusal::Ended),
                 Found::Fenced => return Err(Refusal::NotYet),
                 Found::Waiting(waiting) => {
-                    if let Some(done) = admit(&request, &target, waiting.token.as_ref())? {
+                    if let Some(done) = admit(&request, &target, waiting.token.as_ref(), client)? {
                         return Ok(done.map(Either::Left));
                     }
                     let settled = tokio::time::timeout(self.patience.start, waiting.settled()).await;
@@ -177,11 +155,11 @@ impl Proxy {
                 Found::Open(route) => break route,
             }
         };
-        if let Some(done) = admit(&request, &target, route.token.as_ref())? {
+        if let Some(done) = admit(&request, &target, route.token.as_ref(), client)? {
             return Ok(done.map(Either::Left));
         }
         let entered = Arc::new(route.activity.enter().ok_or(Refusal::Ended)?);
-        let outcome = self.forward(request, &route.upstream, &host, &target, peer, Some(entered)).await;
+        let outcome = self.forward(request, &route.upstream, &host, &target, client, Some(entered)).await;
         outcome.inspect_err(|refusal| self.tell(&route, &target, refusal))
     }
 
@@ -194,10 +172,10 @@ impl Proxy {
         request: Request<Incoming>,
         host: &str,
         path: &str,
-        peer: SocketAddr,
+        client: Client,
     ) -> Result<Response<OutBody>, Refusal> {
         let upstream = self.passthrough.as_ref().ok_or(Refusal::Unknown)?;
-        let seen = request::Seen { host, path, prefix: "", peer: peer.ip() };
+        let seen = request::Seen { host, path, prefix: "", client };
         self.exchange(request, upstream, &seen, None).await
     }
 
@@ -207,10 +185,10 @@ impl Proxy {
         upstream: &Upstream,
         host: &str,
         target: &target::Target<'_>,
-        peer: SocketAddr,
+        client: Client,
         entered: Option<Arc<InFlight>>,
     ) -> Result<Response<OutBody>, Refusal> {
-        let seen = request::Seen { host, path: target.path, prefix: target.prefix, peer: peer.ip() };
+        let seen = request::Seen { host, path: target.path, prefix: target.prefix, client };
         self.exchange(request, upstream, &seen, entered).await
     }
 
@@ -246,21 +224,15 @@ impl Proxy {
     }
 }
 
-/// Has the kernel find out when a client is gone without a word: a WebSocket from a machine that sleeps would keep its
-/// backend for ever.
-fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
-    let probing = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&probing)
-}
-
 /// Checks a request against a backend's token. `Some` where that answers it.
 fn admit(
     request: &Request<Incoming>,
     target: &target::Target<'_>,
     token: Option<&BearerToken>,
+    client: Client,
 ) -> Result<Option<Response<Full<Bytes>>>, Refusal> {
     let Some(token) = token else { return Ok(None) };
-    if let Some(login) = auth::login(target, token) {
+    if let Some(login) = auth::login(target, token, client.scheme) {
         return login.map(Some);
     }
     match auth::check(request.headers(), token) {

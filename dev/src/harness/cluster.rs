@@ -11,6 +11,7 @@ use plane_core::{
     },
     nats::{Event, Nats, NatsError, StreamName},
 };
+use plane_drone::cert::Files;
 use std::{
     net::SocketAddr,
     num::NonZeroU64,
@@ -41,6 +42,7 @@ pub struct Cluster {
     pub nats: NatsServers,
     image: String,
     http_port: u16,
+    https: bool,
     proxied: bool,
     folder: tempfile::TempDir,
 }
@@ -66,6 +68,8 @@ pub struct Settings {
     pub nats_port: u16,
     /// The port of the drones' proxies; 0: any.
     pub http_port: u16,
+    /// Whether the drones have a `[cert]`: HTTPS on any port, once a test installs a pair in [`Drone::files`].
+    pub https: bool,
 }
 
 impl Default for Settings {
@@ -80,6 +84,7 @@ impl Default for Settings {
             proxied: false,
             nats_port: 0,
             http_port: 0,
+            https: false,
         }
     }
 }
@@ -109,6 +114,7 @@ impl Cluster {
             nats,
             image,
             http_port: settings.http_port,
+            https: settings.https,
             proxied: settings.proxied,
             folder: tempfile::tempdir()?,
         };
@@ -185,8 +191,19 @@ impl Cluster {
              [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n",
             self.name, self.http_port,
         );
+        let pair = self.folder.path().join(format!("drone-{id}-cert"));
+        let files = self.https.then(|| Files::new(pair.join("key.pem"), pair.join("cert.pem")));
+        let config = match &files {
+            None => config,
+            Some(files) => {
+                std::fs::create_dir(&pair)?;
+                let (key, cert) = (files.key_path(), files.cert_path());
+                format!("{config}https_port = 0\n[cert]\nkey_path = {key:?}\ncert_path = {cert:?}\n")
+            }
+        };
         let daemon = Daemon::new("plane-drone", &format!("drone-{id}"), self.folder.path(), &config, link)?;
-        let mut drone = Drone { id, daemon, proxy: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut drone = Drone { id, daemon, proxy: nowhere, proxy_tls: None, files };
         drone.find_proxy().await?;
         self.drones.push(drone);
         Ok(())

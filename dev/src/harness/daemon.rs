@@ -3,6 +3,7 @@
 use super::{CuttingProxy, PATIENCE, Process, binary};
 use anyhow::{Context, Result, bail};
 use plane_core::id::DroneId;
+use plane_drone::cert::{Files, Pair};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -120,14 +121,35 @@ pub struct Drone {
     pub daemon: Daemon,
     /// Where its proxy listens.
     pub proxy: SocketAddr,
+    /// Where its proxy listens for HTTPS, where the settings say so.
+    pub proxy_tls: Option<SocketAddr>,
+    /// Where its certificate belongs, where the settings say so.
+    pub files: Option<Files>,
 }
 
 impl Drone {
     pub(super) async fn find_proxy(&mut self) -> Result<()> {
-        let line = self.daemon.logged("proxy listens").await?;
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        self.proxy = address.context("no address in the log")?.parse()?;
+        self.proxy = address_in(&self.daemon.logged("proxy listens").await?)?;
+        if self.files.is_some() {
+            self.proxy_tls = Some(address_in(&self.daemon.logged("proxy listens for HTTPS").await?)?);
+        }
         Ok(())
+    }
+
+    /// Where its proxy listens for HTTPS.
+    ///
+    /// # Errors
+    /// Where the settings do not say so.
+    pub fn https(&self) -> Result<SocketAddr> {
+        self.proxy_tls.context("it has no [cert]")
+    }
+
+    /// Puts a pair where its certificate belongs, as an operator may.
+    ///
+    /// # Errors
+    /// Where the settings do not say so, or the disk refuses.
+    pub fn install(&self, pair: &Pair) -> Result<()> {
+        Ok(self.files.as_ref().context("it has no [cert]")?.install(pair)?)
     }
 
     /// Starts it again; its proxy may have another port.
@@ -138,4 +160,9 @@ impl Drone {
         self.daemon.start()?;
         self.find_proxy().await
     }
+}
+
+fn address_in(line: &str) -> Result<SocketAddr> {
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    Ok(address.context("no address in the log")?.parse()?)
 }

@@ -7,7 +7,11 @@ use hyper::{Request, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
 use plane_core::id::{BackendId, ClusterName};
 use std::net::SocketAddr;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// What came back.
@@ -48,10 +52,7 @@ pub async fn get(proxy: SocketAddr, cluster: &ClusterName, backend: &BackendId, 
 /// # Errors
 /// Where no response comes.
 pub async fn get_with(proxy: SocketAddr, host: &str, path: &str, fields: &[(&str, &str)]) -> Result<Answer> {
-    let mut held = HeldOpen::open(proxy, host, path, fields).await?;
-    let (status, headers) = (held.response.status(), held.response.headers().clone());
-    let body = held.response.body_mut().collect().await?.to_bytes();
-    Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    HeldOpen::open(proxy, host, path, fields).await?.read().await
 }
 
 impl HeldOpen {
@@ -61,6 +62,19 @@ impl HeldOpen {
     /// Where no response comes.
     pub async fn open(proxy: SocketAddr, host: &str, path: &str, fields: &[(&str, &str)]) -> Result<Self> {
         let stream = TcpStream::connect(proxy).await.context("the proxy does not listen")?;
+        Self::over(stream, host, path, fields).await
+    }
+
+    /// As [`Self::open`], over a connection of the caller's.
+    ///
+    /// # Errors
+    /// Where no response comes.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Self> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(async move {
             let _ = connection.await;
@@ -71,6 +85,16 @@ impl HeldOpen {
         }
         let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
         Ok(Self { response, connection })
+    }
+
+    /// Reads the rest.
+    ///
+    /// # Errors
+    /// Where the body breaks off.
+    pub async fn read(mut self) -> Result<Answer> {
+        let (status, headers) = (self.response.status(), self.response.headers().clone());
+        let body = self.response.body_mut().collect().await?.to_bytes();
+        Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 }
 

@@ -137,7 +137,8 @@ impl Sim {
                     let mut connection = nats.connection();
                     let _ = connection.wait_for(|connection| connection.up).await;
                     host.tell(nats.clone());
-                    let parts = Parts { identity, nats, host, fence: gate, timing, clock, chance };
+                    let certificate = None;
+                    let parts = Parts { identity, nats, host, fence: gate, certificate, timing, clock, chance };
                     match Agent::start(parts, &own).await {
                         Ok(agent) => own
                             .stop_token()

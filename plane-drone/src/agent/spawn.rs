@@ -100,6 +100,9 @@ impl Agent {
         if life.draining || life.stopping {
             return Some("draining");
         }
+        if !self.is_served() {
+            return Some("no certificate");
+        }
         if request.lock.is_some() && !self.fence.is_open() {
             return Some("no lease");
         }

@@ -1,6 +1,7 @@
 //! What a drone says of itself: its signs of life, and whether it takes backends.
 
 use super::{Agent, spawn::internal};
+use crate::cert::Served;
 use plane_core::{
     message::{
         Answer,
@@ -47,9 +48,22 @@ impl Agent {
             (true, _, _) => DroneState::Stopped,
             (false, true, 0) => DroneState::Drained,
             (false, true, _) => DroneState::Draining,
-            (false, false, _) => DroneState::Ready,
+            (false, false, _) if self.is_served() => DroneState::Ready,
+            (false, false, _) => DroneState::Starting,
         };
         (state, running)
+    }
+
+    /// Whether people can reach what this drone runs: where there is to be TLS, there is a certificate.
+    pub(super) fn is_served(&self) -> bool {
+        self.certificate.as_ref().is_none_or(Served::is_there)
+    }
+
+    /// Resolves when people can.
+    async fn comes_to_be_served(&self) {
+        if let Some(certificate) = &self.certificate {
+            certificate.first().await;
+        }
     }
 
     async fn say(&self) {
@@ -72,10 +86,12 @@ impl Agent {
     pub(super) async fn give_signs_of_life(self: Arc<Self>) {
         let stop = self.tasks.stop_token();
         loop {
+            let served = self.is_served();
             self.say().await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = self.comes_to_be_served(), if !served => {}
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep(STATUS_EVERY) => {}
             }

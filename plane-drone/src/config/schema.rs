@@ -47,7 +47,14 @@ pub(super) static CERT: Part = Part {
         Key::optional("cert.shared_key_path", Kind::String),
     ],
     exclusive: &[("cert.shared_key", "cert.shared_key_path")],
-    rules: |draft: &mut Draft| draft.refuse_section("cert"),
+    rules: |draft: &mut Draft| {
+        if draft.has("cert") && !draft.has("proxy") {
+            draft.fault("cert", "needs a section [proxy]: nothing else serves the certificate");
+        }
+        if draft.text("cert.key_path").is_some_and(|key| draft.text("cert.cert_path") == Some(key)) {
+            draft.fault("cert.cert_path", "is the same file as cert.key_path; give two files");
+        }
+    },
 };
 
 /// `[acme]`
@@ -126,6 +133,11 @@ pub(super) static PROXY: Part = Part {
     rules: |draft: &mut Draft| {
         if draft.has("proxy.https_port") && !draft.has("cert") {
             draft.fault("proxy.https_port", "needs a section [cert]: without a certificate there is no HTTPS");
+        }
+        let (http, https) = (draft.int("proxy.http_port"), draft.int("proxy.https_port"));
+        if draft.has("cert") && http.unwrap_or(80) == https.unwrap_or(443) && http != Some(0) {
+            let path = if https.is_some() { "proxy.https_port" } else { "proxy.http_port" };
+            draft.fault(path, "is the same port for HTTP and HTTPS; give two");
         }
     },
 };

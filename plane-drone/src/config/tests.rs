@@ -85,9 +85,40 @@ fn https_needs_a_certificate() {
 }
 
 #[test]
+fn a_certificate_brings_https() {
+    let with = |proxy: &str, cert: &str| {
+        let proxy = format!("[proxy]\n{proxy}");
+        let good = GOOD.replace("[proxy]\nhttp_port = \"0\"\n", &proxy);
+        format!("{good}[cert]\nkey_path = 'k'\ncert_path = 'c'\n{cert}")
+    };
+    let config = read(&with("", "account_key_path = 'a'\nshared_key_path = 's'\n")).unwrap();
+    assert_eq!(config.https_port(), Some(443));
+    let cert = config.cert.clone().unwrap();
+    assert_eq!((cert.files().key_path(), cert.files().cert_path()), ("k".as_ref(), "c".as_ref()));
+    assert_eq!(read(&dump(&config).unwrap()).unwrap(), config);
+    assert_eq!(read(&with("http_port = 0\nhttps_port = 0\n", "")).unwrap().https_port(), Some(0));
+    assert_eq!(read(GOOD).unwrap().https_port(), None);
+    let secret = read(&with("", "shared_key = 'hidden'\n")).unwrap();
+    assert!(!format!("{secret:?}{}", dump(&secret).unwrap()).contains("hidden"));
+    for (proxy, cert, fault) in [
+        ("https_port = 80\n", "", "proxy.https_port: is the same port"),
+        ("http_port = 443\n", "", "proxy.http_port: is the same port"),
+        ("", "shared_key = 'a'\nshared_key_path = 'b'\n", "cert.shared_key: cannot be given together"),
+    ] {
+        let text = faults(&with(proxy, cert));
+        assert!(text.contains(fault) && !text.contains('\n'), "{text}");
+    }
+    let text = faults(&with("", "").replace("'c'", "'k'"));
+    assert!(text.contains("cert.cert_path: is the same file"), "{text}");
+    let alone = GOOD.split("[proxy]").next().unwrap();
+    let text = faults(&format!("{alone}[cert]\nkey_path = 'k'\ncert_path = 'c'\n"));
+    assert!(text.contains("cert: needs a section [proxy]"), "{text}");
+    let text = faults(&format!("{GOOD}[cert]\nkey_path = 'k'\n"));
+    assert!(text.contains("cert.cert_path: missing"), "{text}");
+}
+
+#[test]
 fn sections_of_later_steps_are_refused_by_name() {
-    let text = faults(&format!("{GOOD}[cert]\nkey_path = 'k'\ncert_path = 'c'\n"));
-    assert!(text.contains("cert: the section [cert] cannot be served yet") && !text.contains("\n"), "{text}");
     let text = faults(&format!("{GOOD}[acme]\nserver = 's'\nadmin_email = 'x'\n[acme.eab]\nkey_id = 'i'\n"));
     for part in ["acme: the section [acme] cannot", "acme.admin_email: expected", "acme.eab.key: missing"] {
         assert!(text.contains(part), "{text}");

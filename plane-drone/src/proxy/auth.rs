@@ -1,6 +1,6 @@
 //! Bearer tokens: in the header (RFC 6750, section 2.1), in a cookie, and the path that turns one into the other.
 
-use super::refusal::Refusal;
+use super::{refusal::Refusal, request::Scheme};
 use crate::route::target::Target;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -46,8 +46,13 @@ pub(super) fn check(fields: &HeaderMap, token: &BearerToken) -> Verdict {
     })
 }
 
-/// Answers a request for the path that sets the cookie; `None` for any other path.
-pub(super) fn login(target: &Target<'_>, token: &BearerToken) -> Option<Result<Response<Full<Bytes>>, Refusal>> {
+/// Answers a request for the path that sets the cookie; `None` for any other path. A cookie that came through TLS goes
+/// nowhere else (RFC 6265, section 4.1.2.5).
+pub(super) fn login(
+    target: &Target<'_>,
+    token: &BearerToken,
+    scheme: Scheme,
+) -> Option<Result<Response<Full<Bytes>>, Refusal>> {
     let (path, query) = target.path.split_once('?').unwrap_or((target.path, ""));
     if path.strip_prefix('/') != Some(COOKIE) {
         return None;
@@ -66,7 +71,11 @@ pub(super) fn login(target: &Target<'_>, token: &BearerToken) -> Option<Result<R
     }
     let prefix = target.prefix;
     let to = format!("{prefix}{}", same_origin(to.as_deref().unwrap_or("/")));
-    let cookie = format!("{COOKIE}={}; Path={prefix}/; HttpOnly; SameSite=Lax", token.expose());
+    let secure = match scheme {
+        Scheme::Http => "",
+        Scheme::Https => "; Secure",
+    };
+    let cookie = format!("{COOKIE}={}; Path={prefix}/; HttpOnly; SameSite=Lax{secure}", token.expose());
     let response = Response::builder()
         .status(StatusCode::FOUND)
         .header(header::LOCATION, to)
@@ -126,7 +135,15 @@ mod tests {
 
     fn logged_in(path: &str) -> Option<Result<Response<Full<Bytes>>, Refusal>> {
         let cluster = "plane.test".parse().unwrap();
-        login(&target::find(&cluster, "b.plane.test", path, true).unwrap(), &token())
+        login(&target::find(&cluster, "b.plane.test", path, true).unwrap(), &token(), Scheme::Http)
+    }
+
+    #[test]
+    fn a_cookie_that_came_through_tls_goes_nowhere_else() {
+        let cluster = "plane.test".parse().unwrap();
+        let target = target::find(&cluster, "b.plane.test", "/_plane_auth?token=s3cret", false).unwrap();
+        let done = login(&target, &token(), Scheme::Https).unwrap().unwrap();
+        assert_eq!(done.headers()[header::SET_COOKIE], "_plane_auth=s3cret; Path=/; HttpOnly; SameSite=Lax; Secure");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     NotYet,
     /// The backend did not answer.
     NoAnswer,
+    /// What is asked for in the open is served through TLS only, and there is no certificate yet.
+    NoCertificate,
 }
 
 impl Refusal {
@@ -39,6 +41,7 @@ impl Refusal {
             Self::Broken => (StatusCode::BAD_GATEWAY, "The backend refused the request or broke off."),
             Self::NotYet => (StatusCode::SERVICE_UNAVAILABLE, "The backend is not ready yet."),
             Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "The backend does not answer."),
+            Self::NoCertificate => (StatusCode::SERVICE_UNAVAILABLE, "There is no certificate for HTTPS yet."),
         }
     }
 
@@ -55,6 +58,9 @@ impl Refusal {
             }
             Self::NotYet => {
                 fields.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+            }
+            Self::NoCertificate => {
+                fields.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
             }
             Self::MethodNotAllowed => {
                 fields.insert(

@@ -6,7 +6,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Fields that concern one connection only.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -24,6 +24,33 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
+/// How a client reaches us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// In the open.
+    Http,
+    /// Through TLS.
+    Https,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    /// Its address.
+    pub(super) peer: SocketAddr,
+    /// How it reaches us.
+    pub(super) scheme: Scheme,
+}
+
 /// What the client sees of where it asks, and we of the client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen<'a> {
@@ -33,8 +60,8 @@ pub(super) struct Seen<'a> {
     pub(super) path: &'a str,
     /// What stands before that path for the client.
     pub(super) prefix: &'a str,
-    /// Its address.
-    pub(super) peer: IpAddr,
+    /// The client.
+    pub(super) client: Client,
 }
 
 /// Whom a request asks: the target's authority where it has one (RFC 9112, section 3.2.2), else its one Host.
@@ -97,8 +124,8 @@ pub(super) fn rewrite<B>(
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadAddress);
     fields.insert(header::HOST, value(seen.host)?);
     fields.insert(FORWARDED_HOST, value(seen.host)?);
-    fields.insert(FORWARDED_FOR, value(&seen.peer.to_canonical().to_string())?);
-    fields.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    fields.insert(FORWARDED_FOR, value(&seen.client.peer.ip().to_canonical().to_string())?);
+    fields.insert(FORWARDED_PROTO, HeaderValue::from_static(seen.client.scheme.as_str()));
     if !seen.prefix.is_empty() {
         fields.insert(FORWARDED_PREFIX, value(seen.prefix)?);
     }
@@ -123,14 +150,26 @@ pub(super) fn clean_upgrade_response(fields: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn seen(path: &str) -> Seen<'_> {
-        Seen { host: "b.plane.test", path, prefix: "/_plane_backend=b", peer: [10, 0, 0, 7].into() }
+    fn seen(path: &str, scheme: Scheme) -> Seen<'_> {
+        let client = Client { peer: ([10, 0, 0, 7], 4711).into(), scheme };
+        Seen { host: "b.plane.test", path, prefix: "/_plane_backend=b", client }
     }
 
     fn rewritten(request: Request<()>, path: &str) -> Request<()> {
+        rewritten_from(Scheme::Http, request, path)
+    }
+
+    fn rewritten_from(scheme: Scheme, request: Request<()>, path: &str) -> Request<()> {
         let upgrade = asked_upgrade(&request);
         let (head, ()) = request.into_parts();
-        rewrite(head, (), ([172, 17, 0, 2], 8080).into(), &seen(path), upgrade.as_ref()).unwrap()
+        rewrite(head, (), ([172, 17, 0, 2], 8080).into(), &seen(path, scheme), upgrade.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn what_came_through_tls_is_said_to() {
+        let request = Request::get("/").header("x-forwarded-proto", "http").body(()).unwrap();
+        let fields = rewritten_from(Scheme::Https, request, "/").into_parts().0.headers;
+        assert_eq!(fields.get_all("x-forwarded-proto").iter().collect::<Vec<_>>(), ["https"]);
     }
 
     #[test]

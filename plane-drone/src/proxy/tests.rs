@@ -2,6 +2,7 @@
 
 use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 const SHORT: Patience = Patience { start: Duration::from_millis(100), answer: Duration::from_millis(300) };
 
@@ -25,7 +26,9 @@ async fn setting_with(patience: Patience) -> Setting {
         passthrough: None,
         allow_path_routing: false,
     };
-    let proxy = Proxy::start(&config, "plane.test".parse().unwrap(), routes.clone(), patience, &tasks).await.unwrap();
+    let cluster = "plane.test".parse().unwrap();
+    let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).await.unwrap();
+    let proxy = addresses.http;
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
     Setting { tasks, routes, proxy, backend }
 }
