@@ -12,7 +12,7 @@ mod process;
 mod tls;
 pub mod wire;
 
-pub use cluster::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
+pub use cluster::{Cluster, DNS, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
 pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Drone};
 pub use http::{Answer, HeldOpen, get, get_with, websocket};

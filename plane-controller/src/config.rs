@@ -1,12 +1,14 @@
 //! The controller's configuration. A section that is absent is not run.
 
+use crate::dns::zone::Caa;
 use jiff::SignedDuration;
 use plane_core::{
     config::{DaemonConfig, Draft, Key, Kind, NATS, NatsConfig, Part, is_ip},
+    id::MAX_LABEL_BYTES,
     nats::{Storage, StreamConfig, StreamName},
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// What a controller is told before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,54 @@ pub struct ControllerConfig {
     /// Deciding where backends run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<SchedulerConfig>,
+    /// Answering the names of backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsConfig>,
+}
+
+/// The `[dns]` section. Its presence says that this controller is an authoritative name server for every cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsConfig {
+    /// The port, for UDP and TCP.
+    pub port: u16,
+    /// The address to listen on; every one of the machine where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind_ip: Option<IpAddr>,
+    /// The mailbox of who is responsible; `hostmaster@<cluster>` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soa_email: Option<String>,
+    /// The name of the name server; `ns1.<cluster>` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain_name: Option<String>,
+    /// The addresses of the name server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ns_ips: Vec<IpAddr>,
+    /// How many seconds answers may be kept.
+    pub ttl_secs: u32,
+    /// Which certificate authorities may issue for the clusters: `FLAGS TAG VALUE` each, as in a zone file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caa: Vec<String>,
+    /// How many connections over TCP there are at most; one more, and the longest idle one gives way.
+    pub tcp_connections: usize,
+    /// How many seconds a connection may be without a whole request.
+    pub tcp_idle_secs: u32,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            port: 53,
+            bind_ip: None,
+            soa_email: None,
+            domain_name: None,
+            ns_ips: Vec::new(),
+            ttl_secs: 60,
+            caa: Vec::new(),
+            tcp_connections: 1024,
+            tcp_idle_secs: 10,
+        }
+    }
 }
 
 /// The `[scheduler]` section. Its presence says that this controller schedules; whichever cluster is asked for is
@@ -146,7 +196,7 @@ static SECTIONS: Part = Part {
     rules: |draft| {
         check_order(draft);
         if !["scheduler", "dns", "http"].iter().any(|section| draft.has(section)) {
-            draft.fault("scheduler", "there is nothing to run: expected a section [scheduler]");
+            draft.fault("scheduler", "there is nothing to run: expected a section [scheduler] or [dns]");
         }
     },
 };
@@ -182,9 +232,14 @@ static DNS: Part = Part {
         Key::optional("dns.soa_email", Kind::Text("an e-mail address, such as admin@example.org", is_email)),
         Key::optional("dns.domain_name", Kind::Text("a DNS name", is_dns_name)),
         Key::optional("dns.ns_ips", Kind::List("an IP address", is_ip)),
+        // A day at most: names come and go.
+        Key::optional("dns.ttl_secs", Kind::Int(0, DAY)),
+        Key::optional("dns.caa", Kind::List("FLAGS TAG VALUE, such as 0 issue letsencrypt.org", is_caa)),
+        Key::optional("dns.tcp_connections", Kind::Int(1, 65_535)),
+        Key::optional("dns.tcp_idle_secs", Kind::Int(1, 3600)),
     ],
     exclusive: &[],
-    rules: |draft: &mut Draft| draft.refuse_section("dns"),
+    rules: |_| {},
 };
 
 static HTTP: Part = Part {
@@ -203,9 +258,15 @@ fn is_cluster(text: &str) -> bool {
     text.parse::<plane_core::id::ClusterName>().is_ok()
 }
 
+fn is_caa(text: &str) -> bool {
+    text.parse::<Caa>().is_ok()
+}
+
 fn is_email(text: &str) -> bool {
     let sane = !text.contains(char::is_whitespace) && text.matches('@').count() == 1;
-    sane && text.split_once('@').is_some_and(|(who, domain)| !who.is_empty() && is_dns_name(domain))
+    sane && text
+        .split_once('@')
+        .is_some_and(|(who, domain)| (1..=MAX_LABEL_BYTES).contains(&who.len()) && is_dns_name(domain))
 }
 
 /// A DNS name; the dot at its end may be there.

@@ -4,9 +4,11 @@
 //! Controllers are equal and many. What one decides stands in the log before it acts on it. `placement`, `lock` and
 //! `announce::judge` decide without input or clock; the other modules act.
 
+mod acme;
 pub mod announce;
 mod caretaker;
 pub mod config;
+pub mod dns;
 mod drones;
 mod history;
 mod hub;
@@ -22,18 +24,23 @@ mod steady;
 mod view;
 
 use config::{ControllerConfig, SchedulerConfig, Timing};
+use dns::{
+    ListenError,
+    zone::{NAME_SERVER_LABEL, Zone},
+};
 use drones::HeardDrones;
 use history::Historian;
 use placement::Use;
 use plane_core::{
     chance::Chance,
     clock::Clock,
-    id::LockName,
+    id::{ClusterName, LockName},
     message::{
+        Fault, FaultCode,
         log::Component,
         state::{HEARTBEAT_SUBJECT, Heartbeat, Holder},
     },
-    nats::{Nats, NatsError, StreamConfig},
+    nats::{Nats, NatsError, Serving, StreamConfig, StreamName},
     task::Tasks,
     telemetry::LogTap,
     world::Backend,
@@ -41,7 +48,10 @@ use plane_core::{
 use schedule::Deciding;
 use std::{sync::Arc, time::Duration};
 use steady::{Grants, Pulse};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use view::View;
 
@@ -54,12 +64,18 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(9);
 /// After so long without all being read, the streams are made again: one may have been deleted meanwhile.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// How much longer a controller without a name server waits before it hands out a name: what it has read of the log the
+/// others have read by then.
+const OTHERS_READ: Duration = Duration::from_millis(50);
 
 /// What the parts of a controller share.
 #[derive(Debug)]
 pub(crate) struct Core {
     nats: Nats,
-    streams: [StreamConfig; 3],
+    /// The streams as this controller makes them; nothing where it leaves that to those that schedule.
+    streams: Option<[StreamConfig; 3]>,
+    /// What its own name server serves, where it has one.
+    zone: Option<Arc<Zone>>,
     timing: Timing,
     rules: Rules,
     clock: Clock,
@@ -78,10 +94,36 @@ pub(crate) struct Core {
 
 impl Core {
     async fn make_streams(&self) -> Result<(), NatsError> {
-        for stream in &self.streams {
-            self.nats.ensure_stream(stream).await?;
+        match &self.streams {
+            Some(streams) => {
+                for stream in streams {
+                    self.nats.ensure_stream(stream).await?;
+                }
+                Ok(())
+            }
+            // That it is there is all that is needed to read it.
+            None => self.nats.last(StreamName::State, HEARTBEAT_SUBJECT).await.map(|_| ()),
         }
-        Ok(())
+    }
+
+    /// Waits until a name that the log has under a sequence can be asked for.
+    async fn answerable(&self, sequence: u64, deadline: Instant) -> Result<(), Fault> {
+        let waiting = async {
+            match &self.zone {
+                Some(_) => self.view.has_read(sequence).await,
+                None => tokio::time::sleep(OTHERS_READ).await,
+            }
+        };
+        let waited = tokio::time::timeout_at(deadline, waiting).await;
+        waited.map_err(|_| Fault::new(FaultCode::Unavailable, "the name is not served yet; ask again"))
+    }
+
+    /// The label that no backend of a cluster may have.
+    fn reserved_label(&self, cluster: &ClusterName) -> Option<&str> {
+        match &self.zone {
+            Some(zone) => zone.reserved_label(cluster.as_str()),
+            None => Some(NAME_SERVER_LABEL),
+        }
     }
 
     /// Waits until the log has been read. Where that takes long it may have been deleted: it is made again.
@@ -116,8 +158,11 @@ impl Default for Rules {
 /// What a controller is made of beside its connection.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Its configuration.
-    pub scheduler: SchedulerConfig,
+    /// How it schedules; nothing where it does not.
+    pub scheduler: Option<SchedulerConfig>,
+    /// What its own name server serves: where there is one, a name is handed out once it can be asked for there, else a
+    /// little later than that.
+    pub zone: Option<Arc<Zone>>,
     /// Its rules.
     pub rules: Rules,
     /// Where time comes from.
@@ -126,12 +171,35 @@ pub struct Parts {
     pub chance: Chance,
 }
 
+/// Why a controller ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The connection cannot be configured, or NATS refuses a subscription.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The name server cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
 /// Runs a controller until its tasks are told to stop.
 ///
 /// # Errors
-/// Where the connection cannot be configured or NATS refuses a subscription.
-pub async fn run(config: &ControllerConfig, tasks: &Tasks, log: LogTap) -> Result<(), NatsError> {
+/// Where it cannot listen, the connection cannot be configured or NATS refuses a subscription.
+pub async fn run(config: &ControllerConfig, tasks: &Tasks, log: LogTap) -> Result<(), RunError> {
     let stop = tasks.stop_token();
+    let zone = config.dns.as_ref().map(|dns| Arc::new(Zone::new(dns)));
+    let parts = Parts {
+        scheduler: config.scheduler.clone(),
+        zone: zone.clone(),
+        rules: Rules::default(),
+        clock: Clock::machine(),
+        chance: Chance::system(),
+    };
+    let view = parts.view();
+    if let (Some(dns), Some(zone)) = (&config.dns, zone) {
+        dns::serve(dns::listen(dns)?, dns, zone, view.clone(), tasks);
+    }
     let connecting = Nats::connect(&config.nats, "plane-controller", INBOX_PREFIX);
     let nats = tokio::select! { () = stop.cancelled() => return Ok(()), nats = connecting => nats? };
     tasks.spawn("publish the log", {
@@ -140,25 +208,38 @@ pub async fn run(config: &ControllerConfig, tasks: &Tasks, log: LogTap) -> Resul
             stop.run_until_cancelled(log.forward(Component::Controller, nats)).await;
         }
     });
-    let scheduler = config.scheduler.clone().unwrap_or_default();
-    let parts = Parts { scheduler, rules: Rules::default(), clock: Clock::machine(), chance: Chance::system() };
-    control(nats, parts, tasks).await
+    Ok(keep(nats, parts, view, tasks).await?)
 }
 
-/// Runs a controller over a connection until its tasks are told to stop.
+impl Parts {
+    fn view(&self) -> Arc<View> {
+        let timing = self.scheduler.clone().unwrap_or_default().timing();
+        Arc::new(View::new(timing.retention, self.clock.clone()))
+    }
+}
+
+/// Runs a controller over a connection until its tasks are told to stop; all of it but the sockets of its name server.
 ///
 /// # Errors
 /// Where NATS refuses a subscription.
 pub async fn control(nats: Nats, parts: Parts, tasks: &Tasks) -> Result<(), NatsError> {
-    let Parts { scheduler, rules, clock, chance } = parts;
+    let view = parts.view();
+    keep(nats, parts, view, tasks).await
+}
+
+async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Result<(), NatsError> {
+    let Parts { scheduler, zone, rules, clock, chance } = parts;
     let stop = tasks.stop_token();
-    let timing = scheduler.timing();
-    let view = Arc::new(View::new(timing.retention, clock.clone()));
-    let history = history::start(&nats, &view, rules, tasks);
+    let schedules = scheduler.is_some();
+    let history = match schedules {
+        true => history::start(&nats, &view, rules, tasks),
+        false => history::none(),
+    };
     let core = Arc::new(Core {
         nats,
-        streams: scheduler.streams(),
-        timing,
+        streams: scheduler.as_ref().map(SchedulerConfig::streams),
+        zone,
+        timing: scheduler.unwrap_or_default().timing(),
         rules,
         clock,
         chance,
@@ -172,7 +253,8 @@ pub async fn control(nats: Nats, parts: Parts, tasks: &Tasks) -> Result<(), Nats
         suspicion: Notify::new(),
         started: Instant::now(),
     });
-    let Some(ready) = stop.run_until_cancelled(start(&core)).await else { return Ok(()) };
+    let starting = async { if schedules { start(&core).await } else { start_reading(&core).await } };
+    let Some(ready) = stop.run_until_cancelled(starting).await else { return Ok(()) };
     let serving = ready?;
     tracing::info!("controller is ready");
     stop.cancelled().await;
@@ -180,7 +262,7 @@ pub async fn control(nats: Nats, parts: Parts, tasks: &Tasks) -> Result<(), Nats
     Ok(())
 }
 
-async fn start(core: &Arc<Core>) -> Result<Vec<plane_core::nats::Serving>, NatsError> {
+async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     let tasks = &core.tasks;
     patiently("waiting for JetStream", || core.make_streams()).await;
     let purge = purge::start(&core.nats, tasks);
@@ -200,8 +282,22 @@ async fn start(core: &Arc<Core>) -> Result<Vec<plane_core::nats::Serving>, NatsE
     let mut serving = Vec::new();
     serving.extend(intake::serve(core).await?);
     serving.push(announce::serve(core).await?);
+    serving.push(acme::serve(core).await?);
     serving.extend(schedule::serve(core).await?);
     Ok(serving)
+}
+
+/// Starts what a controller does that only serves names: it reads the log, and takes challenge values into it.
+async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
+    patiently("waiting for the state log, which a controller with [scheduler] makes", || core.make_streams()).await;
+    // Those that schedule purge.
+    let (purge, _) = mpsc::unbounded_channel();
+    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, &core.tasks).await?;
+    core.catch_up().await;
+    // It grants no locks, so it need not know whether the log lacks something from before.
+    core.grants.vouch(core.nats.server());
+    core.tasks.spawn_essential("watch the log", loss::watch(core.clone()));
+    Ok(vec![acme::serve(core).await?])
 }
 
 async fn patiently<F: Future<Output = Result<(), NatsError>>>(what: &str, attempt: impl Fn() -> F) {

@@ -34,8 +34,6 @@ use turn::{Turn, Waiting};
 const BUDGET: Duration = Duration::from_millis(7500);
 /// When a decision that hangs on a slow log is answered all the same.
 const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
-/// The label that the cluster's own name server has by default.
-const NAME_SERVER_LABEL: &str = "ns1";
 
 /// Serves clients for as long as the result is kept.
 pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
@@ -75,14 +73,18 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleR
     let core = &core;
     let deadline = Instant::now() + BUDGET;
     let chosen = request.backend_id.clone();
-    if chosen.as_ref().is_some_and(|id| id.as_str() == NAME_SERVER_LABEL) {
-        return Err(Fault::bad_request("backend_id: expected another name; ns1 is the cluster's own name server"));
+    if let Some(id) = chosen.as_ref().filter(|id| core.reserved_label(&request.cluster) == Some(id.as_str())) {
+        let message = format!("backend_id: expected another name; {id} is the cluster's own name server");
+        return Err(Fault::bad_request(message));
     }
     caught_up(core, deadline).await?;
     let Some(lock) = request.lock.clone() else {
         let (backend, sequence) = id_for(core, &request).await?;
         return match decide(core, &request, &backend, sequence, None, deadline).await? {
-            Outcome::Scheduled(answer, _) => Ok(answer),
+            Outcome::Scheduled(answer, sequence) => {
+                core.answerable(sequence, deadline).await?;
+                Ok(answer)
+            }
             Outcome::NoDrone | Outcome::LockTaken(_) => Ok(ScheduleResponse::NoDroneAvailable),
         };
     };
@@ -92,6 +94,8 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleR
         let mut waiting = Waiting::begin(core, &request.cluster, &lock);
         match core.view.read(|world| standing(world, &request.cluster, &lock)) {
             Standing::Held { backend, drone, bearer_token } => {
+                // What its name rests on has been read.
+                core.answerable(0, deadline).await?;
                 return Ok(ScheduleResponse::Scheduled { drone, backend_id: backend, bearer_token, spawned: false });
             }
             Standing::Free { sequence, next_token } if core.grants.are_open(core) => {
@@ -104,6 +108,7 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleR
                     match decide(core, &request, &backend, expected, hold, deadline).await? {
                         Outcome::Scheduled(answer, sequence) => {
                             turn.end_after(sequence);
+                            core.answerable(sequence, deadline).await?;
                             return Ok(answer);
                         }
                         Outcome::NoDrone => return Ok(ScheduleResponse::NoDroneAvailable),

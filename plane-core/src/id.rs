@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use std::{fmt, marker::PhantomData, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
 /// Longest cluster name in bytes, so that `<63-byte backend>.<cluster>` still fits a DNS name (RFC 1035 section 2.3.4).
 pub const MAX_CLUSTER_BYTES: usize = 189;
@@ -62,6 +62,13 @@ macro_rules! text_id {
         impl $name {
             /// The identifier as text.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        /// So that tables by identifier can be asked with a text that need not be one.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

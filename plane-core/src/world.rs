@@ -141,6 +141,11 @@ impl World {
         self.clusters.get(name)
     }
 
+    /// The cluster that goes by this name, which need not be one that a cluster can have.
+    pub fn cluster_named(&self, name: &str) -> Option<&Cluster> {
+        self.clusters.get(name)
+    }
+
     /// One backend.
     pub fn backend(&self, cluster: &ClusterName, backend: &BackendId) -> Option<&Backend> {
         self.clusters.get(cluster)?.backend(backend)

@@ -27,6 +27,9 @@ pub const QUICK_SCHEDULER: &str = "silent_secs = 5\nfence_secs = 6\nlost_secs = 
 /// The keys of `[agent]` that go with them.
 pub const QUICK_AGENT: &str = "lease_secs = 1\nfence_secs = 6\n";
 
+/// A section that makes a controller serve names, on a port that the system picks; to go behind keys of `[scheduler]`.
+pub const DNS: &str = "[dns]\nport = 0\nbind_ip = \"127.0.0.1\"\n";
+
 /// A running Plane; everything of it ends with this value, containers too.
 #[derive(Debug)]
 pub struct Cluster {
@@ -171,8 +174,16 @@ impl Cluster {
     }
 
     async fn add_controller(&mut self, scheduler: &str) -> Result<()> {
+        self.add_controller_with(&format!("[scheduler]\n{scheduler}\n")).await
+    }
+
+    /// Starts another controller, with these sections besides `[nats]`.
+    ///
+    /// # Errors
+    /// Where the program cannot be started.
+    pub async fn add_controller_with(&mut self, sections: &str) -> Result<()> {
         let (hosts, link) = self.way_to_nats().await?;
-        let config = format!("[nats]\nhosts = {hosts:?}\n[scheduler]\n{scheduler}\n");
+        let config = format!("[nats]\nhosts = {hosts:?}\n{sections}");
         let name = format!("controller-{}", self.controllers.len());
         self.controllers.push(Daemon::new("plane-controller", &name, self.folder.path(), &config, link)?);
         Ok(())

@@ -112,6 +112,22 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Where it serves names, over UDP and TCP.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn name_server(&mut self) -> Result<SocketAddr> {
+        address_in(&self.logged("name server listens").await?)
+    }
+}
+
+/// The address that a line of a log tells.
+fn address_in(line: &str) -> Result<SocketAddr> {
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    Ok(address.context("no address in the log")?.parse()?)
+}
+
 /// A drone and where its proxy listens.
 #[derive(Debug)]
 pub struct Drone {

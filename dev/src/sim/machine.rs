@@ -116,7 +116,8 @@ impl Sim {
         let fence = match kind {
             Kind::Controller => {
                 let (scheduler, rules) = (self.options.scheduler(), self.options.rules);
-                let parts = plane_controller::Parts { scheduler, rules, clock, chance };
+                let (scheduler, zone) = (Some(scheduler), Some(Arc::default()));
+                let parts = plane_controller::Parts { scheduler, zone, rules, clock, chance };
                 self.processes.spawn(process, async move {
                     if let Err(error) = plane_controller::control(nats, parts, &own).await {
                         sim.note(format_args!("the controller ends: {error}"));

@@ -46,11 +46,6 @@ fn without_a_section_there_is_nothing_to_run() {
 
 #[test]
 fn sections_of_later_steps_are_refused_by_name() {
-    let text = faults(&[NATS_HOSTS, ("PLANE_SCHEDULER", "true"), ("PLANE_DNS__PORT", "53")]);
-    assert!(
-        text.starts_with("bad configuration: PLANE_DNS__PORT: dns: the section [dns] cannot be served yet"),
-        "{text}"
-    );
     let text = faults(&[NATS_HOSTS, ("PLANE_HTTP__CLUSTER", "a.b"), ("PLANE_HTTP__SERVICES__SHOP", "image")]);
     assert!(text.contains("http: the section [http] cannot be served yet"), "{text}");
 }
@@ -62,30 +57,48 @@ fn what_is_in_them_is_checked_all_the_same() {
         ("PLANE_DNS__SOA_EMAIL", "@example.org", "dns.soa_email"),
         ("PLANE_DNS__NS_IPS", "10.0.0.1,x", "dns.ns_ips"),
         ("PLANE_DNS__DOMAIN_NAME", "a..b", "dns.domain_name"),
+        ("PLANE_DNS__TTL_SECS", "-1", "dns.ttl_secs"),
+        ("PLANE_DNS__CAA", "issue ca.example", "dns.caa"),
+        ("PLANE_DNS__TCP_CONNECTIONS", "0", "dns.tcp_connections"),
+        ("PLANE_DNS__TCP_IDLE_SECS", "0", "dns.tcp_idle_secs"),
         ("PLANE_HTTP__CLUSTER", "A", "http.cluster"),
     ] {
         let text = faults(&[NATS_HOSTS, ("PLANE_SCHEDULER", "true"), (name, value)]);
         assert!(text.contains(&format!("{name}: {key}: expected ")), "{text}");
     }
     let good = [("PLANE_DNS__SOA_EMAIL", "admin@example.org"), ("PLANE_DNS__DOMAIN_NAME", "plane.test."), NATS_HOSTS];
-    let text = faults(&good);
-    assert!(!text.contains("soa_email: ") && !text.contains("domain_name: "), "{text}");
+    let dns = read(&good).unwrap().dns.unwrap();
+    assert_eq!(
+        (dns.soa_email.as_deref(), dns.domain_name.as_deref()),
+        (Some("admin@example.org"), Some("plane.test."))
+    );
+}
+
+#[test]
+fn a_name_server_needs_nothing_but_nats() {
+    let config = read(&[NATS_HOSTS, ("PLANE_DNS", "true")]).unwrap();
+    assert_eq!((config.scheduler, config.dns), (None, Some(DnsConfig::default())));
+    let all = "[nats]\nhosts = ['nats://127.0.0.1:4222']\n[dns]\nport = '5353'\nbind_ip = '::'\nsoa_email = 'a@b.c'\n\
+        domain_name = 'ns.b.c'\nns_ips = ['192.0.2.1', '2001:db8::1']\nttl_secs = 5\ncaa = ['0 issue \"ca.example\"']\n\
+        tcp_connections = 2\ntcp_idle_secs = 3\n";
+    let config = read_file(all).unwrap();
+    assert_eq!(read_file(&dump(&config).unwrap()).unwrap(), config);
+    let dns = config.dns.unwrap();
+    assert_eq!((dns.port, dns.ns_ips.len(), dns.tcp_connections), (5353, 2, 2));
 }
 
 #[test]
 fn unknown_keys_are_refused_at_every_level() {
-    let good = "[nats]\nhosts = ['a']\n[nats.auth]\ntoken = 't'\n[nats.tls]\n[scheduler]\n";
+    let good = "[nats]\nhosts = ['a']\n[nats.auth]\ntoken = 't'\n[nats.tls]\n[scheduler]\n[dns]\n";
     read_file(good).unwrap();
     assert!(read_file(&format!("odd = 1\n{good}")).unwrap_err().contains(": odd: unknown key"));
-    for section in ["nats", "nats.auth", "nats.tls", "scheduler"] {
+    for section in ["nats", "nats.auth", "nats.tls", "scheduler", "dns"] {
         let header = format!("[{section}]\n");
         let text = read_file(&good.replace(&header, &format!("{header}odd = 1\n"))).unwrap_err();
         assert!(text.contains(&format!(": {section}.odd: unknown key")), "{text}");
     }
-    for section in ["dns", "http"] {
-        let text = read_file(&format!("{good}[{section}]\nodd = 1\n")).unwrap_err();
-        assert!(text.contains(&format!(": {section}.odd: unknown key")), "{text}");
-    }
+    let text = read_file(&format!("{good}[http]\nodd = 1\n")).unwrap_err();
+    assert!(text.contains(": http.odd: unknown key"), "{text}");
 }
 
 #[test]

@@ -250,6 +250,11 @@ impl StateEntry {
         Self { cluster, body: EntryBody::LockMessage(entry) }
     }
 
+    /// The challenge values of a cluster.
+    pub fn acme(cluster: ClusterName, entry: AcmeEntry) -> Self {
+        Self { cluster, body: EntryBody::AcmeMessage(entry) }
+    }
+
     /// A drone's lease, in the name of `instance`; with what else it says.
     pub fn lease(cluster: ClusterName, drone: DroneId, timestamp: Millis, lease: Lease) -> Self {
         let message = DroneMessage::KeepAlive { timestamp };

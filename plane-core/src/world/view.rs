@@ -308,6 +308,11 @@ impl Cluster {
         self.backends.get(id).map(|backend| &**backend)
     }
 
+    /// The backend that goes by this name, which need not be one that a backend can have.
+    pub fn backend_named(&self, name: &str) -> Option<&Backend> {
+        self.backends.get(name).map(|backend| &**backend)
+    }
+
     /// Its backends, in no particular order.
     pub fn backends(&self) -> impl Iterator<Item = (&BackendId, &Backend)> {
         self.backends.iter().map(|(id, backend)| (id, &**backend))
