@@ -51,6 +51,9 @@ pub struct DnsConfig {
     pub tcp_connections: usize,
     /// How many seconds a connection may be without a whole request.
     pub tcp_idle_secs: u32,
+    /// How many answers a second one network, a /24 or a /56, gets over UDP; no limit where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit_per_sec: Option<u32>,
 }
 
 impl Default for DnsConfig {
@@ -65,6 +68,7 @@ impl Default for DnsConfig {
             caa: Vec::new(),
             tcp_connections: 1024,
             tcp_idle_secs: 10,
+            rate_limit_per_sec: None,
         }
     }
 }
@@ -237,6 +241,7 @@ static DNS: Part = Part {
         Key::optional("dns.caa", Kind::List("FLAGS TAG VALUE, such as 0 issue letsencrypt.org", is_caa)),
         Key::optional("dns.tcp_connections", Kind::Int(1, 65_535)),
         Key::optional("dns.tcp_idle_secs", Kind::Int(1, 3600)),
+        Key::optional("dns.rate_limit_per_sec", Kind::Int(1, 1_000_000)),
     ],
     exclusive: &[],
     rules: |_| {},

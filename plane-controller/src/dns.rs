@@ -4,6 +4,8 @@
 //! them. There are no zone files, transfers, updates, recursion or signatures.
 
 pub mod answer;
+mod batch;
+mod limit;
 mod message;
 mod name;
 mod reply;
@@ -13,14 +15,18 @@ pub mod zone;
 
 use crate::{config::DnsConfig, view::View};
 use hickory_proto::op::ResponseCode;
+use limit::Limiter;
 use plane_core::{task::Tasks, world::World};
-use reply::{Say, Transport};
+use reply::{Manner, Say};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    os::fd::AsFd,
+    sync::{Arc, Mutex},
+    time::Instant,
 };
+use tokio::net::{TcpListener, UdpSocket};
 use zone::Zone;
 
 /// How many sockets take queries over UDP at most; one for each processor up to that.
@@ -42,8 +48,8 @@ pub struct ListenError {
 /// Sockets that are bound and not read from yet.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    udp: Vec<tokio::net::UdpSocket>,
-    tcp: tokio::net::TcpListener,
+    udp: Vec<UdpSocket>,
+    tcp: TcpListener,
     address: SocketAddr,
 }
 
@@ -81,14 +87,17 @@ fn bind(address: SocketAddr) -> io::Result<Listening> {
     tcp.set_reuse_address(true)?;
     tcp.bind(&SockAddr::from(address))?;
     tcp.listen(BACKLOG)?;
-    let tcp = tokio::net::TcpListener::from_std(tcp.into())?;
+    let tcp = TcpListener::from_std(tcp.into())?;
     let address = tcp.local_addr()?;
     let count = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_UDP_SOCKETS);
     let udp = (0..count).map(|_| {
         let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
         udp.set_reuse_port(true)?;
         udp.bind(&SockAddr::from(address))?;
-        tokio::net::UdpSocket::from_std(udp.into())
+        if address.ip().is_unspecified() {
+            batch::tell_addresses(udp.as_fd(), address.is_ipv6())?;
+        }
+        UdpSocket::from_std(udp.into())
     });
     Ok(Listening { udp: udp.collect::<io::Result<_>>()?, tcp, address })
 }
@@ -108,8 +117,10 @@ pub(crate) fn serve(listening: Listening, config: &DnsConfig, zone: Arc<Zone>, v
     let Listening { udp, tcp, address } = listening;
     tracing::info!(%address, "name server listens");
     let responder = Responder { view, zone };
+    let limiter = config.rate_limit_per_sec.map(|per_sec| Arc::new(Mutex::new(Limiter::new(per_sec))));
+    let shared = udp::Shared { responder: responder.clone(), limiter, began: Instant::now() };
     for (number, socket) in udp.into_iter().enumerate() {
-        let serving = udp::serve(socket, responder.clone(), tasks.stop_token());
+        let serving = udp::serve(socket, shared.clone(), tasks.stop_token());
         tasks.spawn_essential(format!("DNS over UDP {number}"), serving);
     }
     let limits = tcp::Limits::of(config);
@@ -131,23 +142,26 @@ impl Responder {
     }
 
     /// Writes what answers a packet into `out`. False where it is not answered.
-    fn respond(&self, world: Option<&World>, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool {
-        respond(world, &self.zone, packet, transport, out)
+    fn respond(&self, world: Option<&World>, packet: &[u8], manner: Manner, out: &mut Vec<u8>) -> bool {
+        respond(world, &self.zone, packet, manner, out)
     }
 }
 
 /// Writes what answers a packet into `out`, from a world; without one it says that it cannot. False where the packet is
 /// not answered.
-fn respond(world: Option<&World>, zone: &Zone, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> bool {
+fn respond(world: Option<&World>, zone: &Zone, packet: &[u8], manner: Manner, out: &mut Vec<u8>) -> bool {
     let Some(request) = message::read(packet) else { return false };
     let (code, answer) = match (request.fault, &request.question, world) {
         (Some(fault), ..) => (fault, None),
+        (None, Some(_), _) if manner.truncated => (ResponseCode::NoError, None),
         (None, Some((question, _)), Some(world)) => {
             let answer = answer::answer(world, zone, question);
             (answer.code(), Some(answer))
         }
         (None, ..) => (ResponseCode::ServFail, None),
     };
-    let say = Say { transport, code, answer, truncated: false };
-    reply::write(out, packet, &request, zone, &say).is_ok()
+    reply::write(out, packet, &request, zone, &Say { manner, code, answer }).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

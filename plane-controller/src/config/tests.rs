@@ -61,6 +61,7 @@ fn what_is_in_them_is_checked_all_the_same() {
         ("PLANE_DNS__CAA", "issue ca.example", "dns.caa"),
         ("PLANE_DNS__TCP_CONNECTIONS", "0", "dns.tcp_connections"),
         ("PLANE_DNS__TCP_IDLE_SECS", "0", "dns.tcp_idle_secs"),
+        ("PLANE_DNS__RATE_LIMIT_PER_SEC", "0", "dns.rate_limit_per_sec"),
         ("PLANE_HTTP__CLUSTER", "A", "http.cluster"),
     ] {
         let text = faults(&[NATS_HOSTS, ("PLANE_SCHEDULER", "true"), (name, value)]);
@@ -80,7 +81,7 @@ fn a_name_server_needs_nothing_but_nats() {
     assert_eq!((config.scheduler, config.dns), (None, Some(DnsConfig::default())));
     let all = "[nats]\nhosts = ['nats://127.0.0.1:4222']\n[dns]\nport = '5353'\nbind_ip = '::'\nsoa_email = 'a@b.c'\n\
         domain_name = 'ns.b.c'\nns_ips = ['192.0.2.1', '2001:db8::1']\nttl_secs = 5\ncaa = ['0 issue \"ca.example\"']\n\
-        tcp_connections = 2\ntcp_idle_secs = 3\n";
+        tcp_connections = 2\ntcp_idle_secs = 3\nrate_limit_per_sec = 4\n";
     let config = read_file(all).unwrap();
     assert_eq!(read_file(&dump(&config).unwrap()).unwrap(), config);
     let dns = config.dns.unwrap();

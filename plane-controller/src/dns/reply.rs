@@ -46,7 +46,7 @@ pub(super) fn write(
     zone: &Zone,
     say: &Say<'_>,
 ) -> Result<(), ProtoError> {
-    let limit = match (say.transport, request.edns) {
+    let limit = match (say.manner.transport, request.edns) {
         (Transport::Tcp, _) => u16::MAX,
         (Transport::Udp, None) => PLAIN_UDP,
         (Transport::Udp, Some(edns)) => edns.payload.clamp(PLAIN_UDP, LARGEST_UDP),
@@ -76,7 +76,7 @@ pub(super) fn write(
                 Err(error) => return Err(error),
             }
         }
-        metadata.truncation |= say.truncated;
+        metadata.truncation |= say.manner.truncated;
     }
     if let Some(edns) = request.edns {
         encoder.set_max_size(limit);
@@ -91,10 +91,16 @@ pub(super) fn write(
 /// What is to be said.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Say<'w> {
-    pub(super) transport: Transport,
+    pub(super) manner: Manner,
     pub(super) code: ResponseCode,
     pub(super) answer: Option<Answer<'w>>,
-    /// Whether the client is to ask again over TCP.
+}
+
+/// How it is to be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Manner {
+    pub(super) transport: Transport,
+    /// Whether the client is only told to ask again over TCP.
     pub(super) truncated: bool,
 }
 

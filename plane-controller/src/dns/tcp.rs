@@ -2,7 +2,10 @@
 //!
 //! Connections are bounded: where one comes too many, the one that has asked nothing for the longest time gives way.
 
-use super::{Responder, reply::Transport};
+use super::{
+    Responder,
+    reply::{Manner, Transport},
+};
 use crate::config::DnsConfig;
 use plane_core::task::Tasks;
 use std::{
@@ -129,6 +132,7 @@ async fn converse(mut stream: TcpStream, responder: &Responder, limits: Limits, 
     let _ = stream.set_nodelay(true);
     let (mut waiting, mut out, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut deadline = Instant::now() + limits.idle;
+    let manner = Manner { transport: Transport::Tcp, truncated: false };
     loop {
         waiting.reserve(READ_AT_ONCE);
         match tokio::time::timeout_at(deadline, stream.read_buf(&mut waiting)).await {
@@ -138,7 +142,7 @@ async fn converse(mut stream: TcpStream, responder: &Responder, limits: Limits, 
         let mut taken = 0;
         while let Some(request) = first(waiting.get(taken..).unwrap_or_default()) {
             taken += 2 + request.len();
-            if !responder.with_world(|world| responder.respond(world, request, Transport::Tcp, &mut out)) {
+            if !responder.with_world(|world| responder.respond(world, request, manner, &mut out)) {
                 return;
             }
             let Ok(length) = u16::try_from(out.len()) else { return };

@@ -1,27 +1,77 @@
-//! DNS over UDP.
+//! DNS over UDP: as many requests as have come are taken at once, answered from one look at the world, and sent off
+//! together. There is a socket for each processor; the kernel spreads clients over them.
 
-use super::{Responder, reply::Transport};
-use tokio::net::UdpSocket;
+use super::{
+    Responder,
+    batch::{BATCH, Batch},
+    limit::{Limiter, Verdict},
+    reply::{Manner, Transport},
+};
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+use tokio::{io::Interest, net::UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-/// The largest request that is read, in bytes: a question and a few options take much less.
-const LARGEST_REQUEST: usize = 4096;
+/// After so many batches other tasks have their turn.
+const YIELD_EVERY: u32 = 8;
+
+/// What all sockets share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) responder: Responder,
+    /// The limit to answers, where there is one.
+    pub(super) limiter: Option<Arc<Mutex<Limiter>>>,
+    /// From when the limiter's time counts.
+    pub(super) began: Instant,
+}
 
 /// Answers on one socket until told to stop.
-pub(super) async fn serve(socket: UdpSocket, responder: Responder, stop: CancellationToken) {
-    let mut packet = vec![0; LARGEST_REQUEST];
-    let mut out = Vec::new();
-    loop {
-        let received = tokio::select! {
+pub(super) async fn serve(socket: UdpSocket, shared: Shared, stop: CancellationToken) {
+    let mut batch = Batch::new();
+    for turn in 1_u32.. {
+        let ready = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            received = socket.recv_from(&mut packet) => received,
+            ready = socket.readable() => ready,
         };
-        // An error is that of an answer sent before, to somebody who is no longer there.
-        let Ok((length, client)) = received else { continue };
-        let packet = packet.get(..length).unwrap_or_default();
-        if responder.with_world(|world| responder.respond(world, packet, Transport::Udp, &mut out)) {
-            let _ = socket.try_send_to(&out, client);
+        // The runtime is shutting down.
+        if ready.is_err() {
+            return;
+        }
+        // Where fewer came than there was room for, no more are there: what comes now makes the socket ready anew. Other
+        // errors are those of answers sent before, to somebody who is no longer there.
+        let _ = socket.try_io(Interest::READABLE, || match batch.receive(socket.as_fd())? {
+            BATCH.. => Ok(()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        answer(&mut batch, &shared);
+        batch.send(socket.as_fd());
+        if turn.is_multiple_of(YIELD_EVERY) {
+            tokio::task::yield_now().await;
         }
     }
+}
+
+fn answer(batch: &mut Batch, shared: &Shared) {
+    let mut limiter = shared.limiter.as_ref().map(|limiter| limiter.lock().unwrap_or_else(PoisonError::into_inner));
+    let now = limiter.as_ref().map(|_| shared.began.elapsed()).unwrap_or_default();
+    shared.responder.with_world(|world| {
+        for exchange in batch.exchanges() {
+            let verdict = match &mut limiter {
+                None => Verdict::Answer,
+                Some(limiter) => limiter.judge(exchange.client, now),
+            };
+            if verdict == Verdict::Nothing {
+                continue;
+            }
+            let manner = Manner { transport: Transport::Udp, truncated: verdict == Verdict::AskOverTcp };
+            if !shared.responder.respond(world, exchange.packet, manner, exchange.answer) {
+                exchange.answer.clear();
+            }
+        }
+    });
 }
