@@ -1,11 +1,13 @@
 //! Benchmarks of the control plane: real NATS, real controllers, drones that answer at once. Each prints ratios to what
 //! it stands beside.
 
+mod dns;
 mod drones;
 mod growth;
 mod replay;
 mod schedule;
 
+pub use dns::dns;
 pub use growth::{Growth, growth};
 pub use replay::replay;
 pub use schedule::{controllers, schedule};

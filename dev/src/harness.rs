@@ -4,6 +4,7 @@
 mod cluster;
 mod cut;
 mod daemon;
+pub mod dns;
 mod http;
 mod nats;
 mod nats_cluster;

@@ -1,4 +1,4 @@
-//! Benchmarks of the control plane; `dev/bench` builds and runs this in release.
+//! Benchmarks of the controllers; `dev/bench` builds and runs this in release.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -38,6 +38,18 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// The name server beside NSD with the same names, asked by dnsperf in turns
+    Dns {
+        /// Names
+        #[arg(long, default_value_t = 10_000)]
+        names: usize,
+        /// How long each is asked in one turn
+        #[arg(long, default_value_t = 5)]
+        secs: u64,
+        /// Turns
+        #[arg(long, default_value_t = 5)]
+        turns: usize,
+    },
     /// Memory and log while backends come and go
     Growth {
         /// Simulated drones
@@ -64,6 +76,7 @@ async fn main() -> Result<()> {
         What::Schedule { secs, rate } => bench::schedule(Duration::from_secs(secs), rate).await,
         What::Controllers { secs } => bench::controllers(Duration::from_secs(secs)).await,
         What::Replay { backends, rounds } => bench::replay(backends, rounds).await,
+        What::Dns { names, secs, turns } => bench::dns(names, Duration::from_secs(secs), turns).await,
         What::Growth { drones, backends, rate, life, retention } => {
             let (life, retention) = (Duration::from_secs(life), Duration::from_secs(retention));
             bench::growth(Growth { drones, backends, rate, life, retention }).await

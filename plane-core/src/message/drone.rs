@@ -1,6 +1,6 @@
 //! What drones say of themselves.
 
-use super::{Publish, Request, backend::BackendState, subject};
+use super::{Fault, Publish, Request, backend::BackendState, subject};
 use crate::id::{BackendId, BearerToken, ClusterName, DroneId, LockName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -229,7 +229,8 @@ impl Publish for AnnounceCall {
 }
 
 /// Asks for a TXT value at `_acme-challenge.<cluster>`. Subject `cluster.C.set_acme_record`, drone to controller,
-/// answered `true` once it is served. A duplicate changes nothing.
+/// answered `true` once it is in the log and the answering controller's name server serves it; the others follow within
+/// a second. A duplicate changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAcmeRecord {
     /// The cluster.
@@ -238,10 +239,22 @@ pub struct SetAcmeRecord {
     pub value: String,
 }
 
+impl SetAcmeRecord {
+    /// The longest value in bytes: one string of a TXT record (RFC 1035 section 3.3).
+    pub const MAX_VALUE_BYTES: usize = 255;
+}
+
 impl Request for SetAcmeRecord {
     type Reply = bool;
 
     fn subject(&self) -> String {
         format!("cluster.{}.set_acme_record", self.cluster.subject_token())
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        if (1..=Self::MAX_VALUE_BYTES).contains(&self.value.len()) && self.value.bytes().all(|b| b.is_ascii_graphic()) {
+            return Ok(());
+        }
+        Err(Fault::bad_request("value: expected 1 to 255 printable ASCII characters without spaces"))
     }
 }
