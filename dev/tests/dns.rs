@@ -137,7 +137,11 @@ const BATTERY: &[(&str, &[&str], &[&str])] = &[
     ("+edns=1 +nocookie +noednsneg +noad +ednsopt=100 soa ZONE", &["BADVERS"], &["60 IN SOA", "OPT=100"]),
     ("+edns=1 +nocookie +noednsneg +noad +ednsflags=0x40 soa ZONE", &["BADVERS"], &["60 IN SOA", "MBZ"]),
     ("+edns=0 +nocookie +noad +dnssec soa ZONE", &["NOERROR", "60 IN SOA", "EDNS: version: 0, flags: do;"], &[]),
-    ("+edns=0 +nocookie +noad +nsid +expire +subnet=192.0.2.0/24 +padding=100 soa ZONE", &["NOERROR", "60 IN SOA"], &[]),
+    (
+        "+edns=0 +nocookie +noad +nsid +expire +subnet=192.0.2.0/24 +padding=100 soa ZONE",
+        &["NOERROR", "60 IN SOA"],
+        &[],
+    ),
     ("+edns=0 +nocookie +noad +tcp +keepalive soa ZONE", &["NOERROR", "60 IN SOA"], &[]),
     ("+nocookie +bufsize=512 +ignore txt _acme-challenge.ZONE", &["NOERROR", "qr aa tc", "QUERY: 1", "ANSWER: 0"], &[]),
     ("+nocookie +bufsize=512 txt _acme-challenge.ZONE", &["NOERROR", "Truncated, retrying in TCP", "ANSWER: 10"], &[]),

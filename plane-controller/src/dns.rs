@@ -33,6 +33,8 @@ use zone::Zone;
 const MAX_UDP_SOCKETS: usize = 64;
 /// How often another port is tried, where any will do and the one that TCP got is taken for UDP.
 const PORT_ATTEMPTS: u32 = 16;
+/// What each of them may keep of requests that have come and are not read yet, in bytes.
+const RECEIVE_BUFFER: usize = 1 << 20;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -67,6 +69,9 @@ pub(crate) fn listen(config: &DnsConfig) -> Result<Listening, ListenError> {
             Err(cause) if attempts == 0 || cause.kind() != io::ErrorKind::AddrInUse => {
                 let hint = match cause.kind() {
                     io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+                    io::ErrorKind::AddrInUse => {
+                        " (another program has it; resolvers of the machine often do on its own addresses)"
+                    }
                     _ => "",
                 };
                 return Err(ListenError { address, cause, hint });
@@ -93,6 +98,8 @@ fn bind(address: SocketAddr) -> io::Result<Listening> {
     let udp = (0..count).map(|_| {
         let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
         udp.set_reuse_port(true)?;
+        // The system may give less.
+        let _ = udp.set_recv_buffer_size(RECEIVE_BUFFER);
         udp.bind(&SockAddr::from(address))?;
         if address.ip().is_unspecified() {
             batch::tell_addresses(udp.as_fd(), address.is_ipv6())?;

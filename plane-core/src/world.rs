@@ -17,7 +17,7 @@ use crate::{
     message::state::{BackendMessage, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry},
 };
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// An entry as it stands in the log.
 #[derive(Debug, Clone)]
@@ -65,6 +65,8 @@ pub struct UnreadableEntry {
 #[derive(Debug, Clone, Default)]
 pub struct World {
     clusters: BTreeMap<ClusterName, Cluster>,
+    /// Every name above that of a cluster.
+    above: HashSet<Box<str>>,
     sequence: u64,
     time: Option<Timestamp>,
     retention: Option<SignedDuration>,
@@ -111,7 +113,11 @@ impl World {
         let name = message.cluster;
         let cluster = match self.clusters.get_mut(&name) {
             Some(cluster) => cluster,
-            None => self.clusters.entry(name.clone()).or_default(),
+            None => {
+                let above = name.as_str().match_indices('.').filter_map(|(dot, _)| name.as_str().get(dot + 1..));
+                self.above.extend(above.map(Box::from));
+                self.clusters.entry(name.clone()).or_default()
+            }
         };
         match message.body {
             EntryBody::DroneMessage(entry) => cluster.reduce_drone(name, entry, sequence, time),
@@ -144,6 +150,11 @@ impl World {
     /// The cluster that goes by this name, which need not be one that a cluster can have.
     pub fn cluster_named(&self, name: &str) -> Option<&Cluster> {
         self.clusters.get(name)
+    }
+
+    /// Whether the name of a cluster that the log has spoken of ends with a dot and this.
+    pub fn is_above_a_cluster(&self, name: &str) -> bool {
+        self.above.contains(name)
     }
 
     /// One backend.

@@ -4,7 +4,7 @@ use super::{
     drones::{Life, SimulatedDrones},
     memory, process, processor_time,
 };
-use crate::harness::{Cluster, Settings};
+use crate::harness::{Cluster, DNS, Settings};
 use anyhow::Result;
 use futures_util::{StreamExt, stream};
 use plane_core::{
@@ -49,7 +49,7 @@ async fn measure(cluster: &Cluster, nats: &Nats) -> Result<(u64, u64, u64, u64)>
 #[allow(clippy::print_stdout, reason = "this is what it is for")]
 pub async fn growth(growth: Growth) -> Result<()> {
     let tasks = Tasks::new();
-    let scheduler = format!("retention_secs = {}\n", growth.retention.as_secs());
+    let scheduler = format!("retention_secs = {}\n{DNS}", growth.retention.as_secs());
     let cluster = Cluster::start_as(Settings { drones: 0, scheduler, ..Settings::default() }).await?;
     let drones_side = cluster.nats.connect().await?;
     let life = Life::Short(growth.life);

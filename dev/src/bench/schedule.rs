@@ -4,7 +4,7 @@ use super::{
     drones::{Life, SimulatedDrones},
     millis, percentile, process, processor_time,
 };
-use crate::harness::{Cluster, Settings};
+use crate::harness::{Cluster, DNS, Settings};
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
@@ -30,7 +30,9 @@ const UNDER_WAY: usize = 256;
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 async fn plane(controllers: usize, tasks: &Tasks) -> Result<(Cluster, SimulatedDrones, Nats)> {
-    let cluster = Cluster::start_as(Settings { controllers, drones: 0, ..Settings::default() }).await?;
+    // One without a name server answers 50 ms later.
+    let settings = Settings { controllers, drones: 0, scheduler: DNS.to_owned(), ..Settings::default() };
+    let cluster = Cluster::start_as(settings).await?;
     let drones_side = cluster.nats.connect().await?;
     let drones = SimulatedDrones::start(&drones_side, &cluster.name, DRONES, Life::Still, tasks).await?;
     // Every controller has to have heard of the drones.

@@ -4,7 +4,8 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use plane_core::message::backend::BackendState;
-use plane_dev::harness::{Cluster, Settings};
+use plane_dev::harness::{Cluster, DNS, Settings};
+use std::net::SocketAddr;
 
 /// Runs a local Plane until Ctrl-C.
 #[derive(Debug, Parser)]
@@ -25,20 +26,22 @@ async fn main() -> Result<()> {
         name: Some("plane.localhost".parse()?),
         nats_port: arguments.nats_port,
         http_port: arguments.port,
+        scheduler: DNS.to_owned(),
         ..Settings::default()
     };
     eprintln!("starting NATS, a controller and a drone…");
-    let cluster = Cluster::start_as(settings).await.context("Plane does not come up")?;
+    let mut cluster = Cluster::start_as(settings).await.context("Plane does not come up")?;
+    let names = cluster.controllers[0].name_server().await?;
     let (backend, _) = cluster.schedule(&cluster.request(300, &[])).await?;
     cluster.wait_for(&backend, BackendState::Ready).await?;
-    announce(&cluster, backend.as_str());
+    announce(&cluster, backend.as_str(), names);
     plane_core::task::stop_signal().await?;
     eprintln!("\nstopping, containers too…");
     cluster.shut_down().await
 }
 
 #[allow(clippy::print_stdout, reason = "this is what the program is for")]
-fn announce(cluster: &Cluster, backend: &str) {
+fn announce(cluster: &Cluster, backend: &str, names: SocketAddr) {
     let (name, port, nats) = (&cluster.name, cluster.drones[0].proxy.port(), cluster.nats.url());
     let image = cluster.image();
     println!(
@@ -53,6 +56,12 @@ Another one, and what there is (in another terminal):
     cargo run -q -p plane-cli -- spawn {name} {image} --pull never --wait
     cargo run -q -p plane-cli -- list-backends
 
-Ctrl-C stops everything."
+The controller serves the names of backends:
+
+    dig -p {} @{} {backend}.{name}
+
+Ctrl-C stops everything.",
+        names.port(),
+        names.ip(),
     );
 }

@@ -5,7 +5,10 @@
 
 use super::{name::QueryName, zone::Zone};
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use plane_core::world::{Cluster, World};
+use plane_core::{
+    id::ClusterName,
+    world::{Cluster, World},
+};
 use std::net::IpAddr;
 
 /// Where a certificate authority looks for challenge values (RFC 8555 section 8.4).
@@ -177,7 +180,11 @@ fn node<'w>(world: &'w World, cluster: &'w Cluster, zone: &Zone, place: Place<'_
     let is_above = |other: &str| other.strip_suffix(full).is_some_and(|rest| rest.ends_with('.'));
     let above_name_server =
         name_server.is_some_and(|other| other.strip_suffix(below).is_some_and(|rest| rest.ends_with('.')));
-    let above_zone = || world.clusters().any(|(other, cluster)| is_above(other.as_str()) && exists(cluster));
+    let above_zone = || {
+        let is_above = |(other, cluster): (&ClusterName, &Cluster)| is_above(other.as_str()) && exists(cluster);
+        // Few names are, and looking at all clusters takes long.
+        world.is_above_a_cluster(full) && world.clusters().any(is_above)
+    };
     // At the apex of another zone of ours, its DS was asked for.
     let apex = || world.cluster_named(full).is_some_and(exists);
     if above_name_server || apex() || above_zone() { Node::Empty } else { Node::Nothing }
