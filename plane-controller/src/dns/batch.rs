@@ -127,7 +127,9 @@ impl Batch {
         for (slot, header) in self.slots.iter_mut().zip(&headers).take(self.received) {
             slot.length = (header.msg_len as usize).min(LARGEST_REQUEST);
             slot.client_length = header.msg_hdr.msg_namelen;
-            slot.control_length = (header.msg_hdr.msg_controllen as usize).min(CONTROL);
+            #[allow(clippy::unnecessary_cast, reason = "other C libraries have a shorter number here")]
+            let control_length = header.msg_hdr.msg_controllen as usize;
+            slot.control_length = control_length.min(CONTROL);
             leave_by_any_interface(&mut slot.control, slot.control_length);
         }
         Ok(self.received)

@@ -107,7 +107,7 @@ fn any_entry() -> impl Strategy<Value = StateEntry> {
 /// written once.
 fn any_log() -> impl Strategy<Value = Vec<Entry>> {
     prop::collection::vec((any_entry(), 0..6_i64), 0..40).prop_map(|entries| {
-        let (mut time, mut written) = (0, std::collections::HashSet::new());
+        let (mut time, mut written) = (0, HashSet::new());
         let numbered = entries.iter().zip(1..).map(|((message, pause), sequence)| {
             time += pause;
             Entry { time: Timestamp::from_second(time).unwrap(), ..entry(sequence, message) }
