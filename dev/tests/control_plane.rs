@@ -222,3 +222,48 @@ async fn what_ended_is_forgotten_and_purged_after_the_retention_time() {
     let (fresh, _) = cluster.schedule(&ScheduleRequest { backend_id: None, ..request }).await.unwrap();
     cluster.wait_for(&fresh, BackendState::Ready).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_second_drone_that_goes_by_the_same_id_ends_and_harms_nothing() {
+    let mut cluster = Cluster::start_as(quick(1, 1)).await.unwrap();
+    let backend = cluster.ready().await.unwrap();
+    let container = cluster.containers("{{.ID}}");
+    let id = cluster.drones[0].id.clone();
+    cluster.add_drone_as(id, QUICK_AGENT).await.unwrap();
+    let second = &mut cluster.drones[1].daemon;
+    second.logged("another drone goes by this drone's id").await.unwrap();
+    let status = second.process.take().unwrap().wait(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(cluster.containers("{{.ID}}"), container);
+    assert_eq!(get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap().status, 200);
+    cluster.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drone_whose_database_is_lost_takes_backends_once_its_old_locks_cannot_be_served() {
+    let mut cluster = Cluster::start_as(quick(1, 1)).await.unwrap();
+    let before = cluster.ready().await.unwrap();
+    let id = cluster.drones[0].id.clone();
+    cluster.drones[0].daemon.kill();
+    cluster.add_drone_as(id, QUICK_AGENT).await.unwrap();
+    cluster.drones[1].daemon.logged("the lease is another's").await.unwrap();
+    cluster.drones[1].daemon.logged(" registered").await.unwrap();
+    // What nobody remembers is lost, its container goes, and there is room for others.
+    cluster.wait_for(&before, BackendState::Lost).await.unwrap();
+    cluster.container_gone(&before).await.unwrap();
+    cluster.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_that_differ_from_the_configuration_are_told() {
+    let mut cluster = Cluster::start_as(quick(1, 0)).await.unwrap();
+    let differs = "stream_storage = \"memory\"\nlogs_max_bytes = 1048576";
+    cluster.add_controller_with(&format!("[scheduler]\n{QUICK_SCHEDULER}{differs}\n")).await.unwrap();
+    let other = cluster.controllers.last_mut().unwrap();
+    let line = other.logged("stream=\"backend_logs\"").await.unwrap();
+    assert!(
+        line.contains("the stream differs") && line.contains("not 1048576") && line.contains("File, not Memory"),
+        "{line}"
+    );
+    other.logged("controller is ready").await.unwrap();
+}

@@ -38,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often containers are looked for that belong to no backend.
 const REAP_EVERY: Duration = Duration::from_secs(60);
+/// How soon they are looked for again where something stands out, or nothing may be done yet.
+const REAP_PAUSE: Duration = Duration::from_secs(2);
 /// What has happened to a backend and was not yet thought about; whoever has more to say waits.
 const SIGNALS: usize = 32;
 
@@ -153,11 +155,19 @@ impl Drivers {
     }
 
     /// Removes containers that carry this drone's labels and belong to no backend: an engine that was asked to create
-    /// one may do so after nobody waits for it any more.
+    /// one may do so after nobody waits for it any more. While this drone has no lease the labels may be those of another
+    /// process that goes by its id, and what carries them be in use.
     async fn reap(self) {
         let stop = self.parts.tasks.stop_token();
         let mut suspects = HashSet::new();
         loop {
+            if !self.parts.fence.is_open() {
+                suspects.clear();
+                if stop.run_until_cancelled(tokio::time::sleep(REAP_PAUSE)).await.is_none() {
+                    return;
+                }
+                continue;
+            }
             match self.parts.engine.list().await {
                 Ok(found) => {
                     let strays = self.without_driver(found);
@@ -170,7 +180,7 @@ impl Drivers {
                     }
                     let all_new = suspects.is_empty() && !strays.is_empty();
                     suspects = strays;
-                    if all_new && stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(2))).await.is_some() {
+                    if all_new && stop.run_until_cancelled(tokio::time::sleep(REAP_PAUSE)).await.is_some() {
                         continue;
                     }
                 }

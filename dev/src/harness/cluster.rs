@@ -194,15 +194,23 @@ impl Cluster {
     /// # Errors
     /// Where it does not come up.
     pub async fn add_drone(&mut self, agent: &str) -> Result<()> {
-        let id = DroneId::random();
-        let database = self.folder.path().join(format!("{id}.sqlite3"));
+        self.add_drone_as(DroneId::random(), agent).await
+    }
+
+    /// Starts another drone under an id, which may be that of a drone there is.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn add_drone_as(&mut self, id: DroneId, agent: &str) -> Result<()> {
+        let name = format!("drone-{}-{id}", self.drones.len());
+        let database = self.folder.path().join(format!("{name}.sqlite3"));
         let (hosts, link) = self.way_to_nats().await?;
         let config = format!(
             "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = {hosts:?}\n\
              [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n",
             self.name, self.http_port,
         );
-        let pair = self.folder.path().join(format!("drone-{id}-cert"));
+        let pair = self.folder.path().join(format!("{name}-cert"));
         let files = self.https.then(|| Files::new(pair.join("key.pem"), pair.join("cert.pem")));
         let config = match &files {
             None => config,
@@ -212,7 +220,7 @@ impl Cluster {
                 format!("{config}https_port = 0\n[cert]\nkey_path = {key:?}\ncert_path = {cert:?}\n")
             }
         };
-        let daemon = Daemon::new("plane-drone", &format!("drone-{id}"), self.folder.path(), &config, link)?;
+        let daemon = Daemon::new("plane-drone", &name, self.folder.path(), &config, link)?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut drone = Drone { id, daemon, proxy: nowhere, proxy_tls: None, files };
         drone.find_proxy().await?;
