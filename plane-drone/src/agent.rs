@@ -70,7 +70,7 @@ pub struct Parts {
     pub nats: Nats,
     /// Its backends and its memory.
     pub host: Arc<dyn Host>,
-    /// Its fence, which the proxy knows too.
+    /// Its fence, which the proxy knows too. It has been watched since the process began ([`lease::watch`]).
     pub fence: Arc<Fence>,
     /// What its proxy serves through TLS, where that is configured: without it the drone takes no backends.
     pub certificate: Option<Served>,
@@ -144,7 +144,6 @@ impl Agent {
         // Before there can be another term: what was accepted in an earlier one does not count.
         let (undecided, term) = (agent.host.undecided().await?, agent.fence.term());
         tasks.spawn_essential("lease", lease::keep(agent.clone()));
-        tasks.spawn_essential("fence", lease::watch(agent.clone()));
         for request in undecided {
             let (agent, stop) = (agent.clone(), tasks.stop_token());
             tasks.spawn(format!("what came of {}", request.backend_id), async move {
