@@ -12,6 +12,8 @@ mod backends;
 mod calls;
 mod spawn;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     announce,
@@ -151,7 +153,7 @@ impl Agent {
                     if request.lock.is_some() {
                         agent.fence.settled().await;
                     }
-                    agent.clone().decide(request, term, Asked::Earlier).await
+                    agent.clone().decide(request, term, Asked::Earlier, None).await
                 };
                 if let Some(Err(error)) = stop.run_until_cancelled(deciding).await {
                     tracing::error!(%error, "it is decided at the next start");
