@@ -96,6 +96,8 @@ pub struct Agent {
     pub(crate) chance: Chance,
     pub(crate) tasks: Tasks,
     life: Mutex<Life>,
+    /// Held while it is changed and told whether the drone drains: host, memory and controllers have to agree.
+    drains: tokio::sync::Mutex<()>,
     /// Something of what signs of life tell is new.
     pub(crate) changed: Notify,
     /// The lease is to be written now.
@@ -135,6 +137,7 @@ impl Agent {
             chance,
             tasks: tasks.clone(),
             life: Mutex::new(life),
+            drains: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             lease_now: Notify::new(),
             report: Notify::new(),

@@ -118,7 +118,7 @@ impl Transport for Nobody {
     }
 }
 
-async fn agent() -> Arc<Agent> {
+async fn agent() -> (Arc<Agent>, Arc<OddHost>) {
     let (host, clock) = (Arc::new(OddHost::default()), Clock::machine());
     let timing = Timing { lease: Duration::from_secs(10), fence: Duration::from_secs(45) };
     let identity = Identity {
@@ -131,19 +131,28 @@ async fn agent() -> Arc<Agent> {
     let parts = Parts {
         identity,
         nats: Nats::over(Arc::new(Nobody)),
-        host,
+        host: host.clone(),
         fence: Arc::new(Fence::closed(clock.clone(), timing.fence)),
         certificate: None,
         timing,
         clock,
         chance: Chance::system(),
     };
-    Agent::start(parts, &Tasks::new()).await.unwrap()
+    (Agent::start(parts, &Tasks::new()).await.unwrap(), host)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_drains_at_once_the_one_that_is_remembered_holds() {
+    let (agent, host) = agent().await;
+    let (one, other) = tokio::join!(agent.drain(true), agent.drain(false));
+    one.and(other).unwrap();
+    let remembered = host.draining().await.unwrap();
+    assert_eq!(agent.life().draining, remembered);
 }
 
 #[tokio::test]
 async fn a_host_that_panics_takes_no_room_for_good() {
-    let agent = agent().await;
+    let (agent, _) = agent().await;
     for id in ["a", "b"] {
         let request: SpawnRequest = serde_json::from_value(serde_json::json!({
             "cluster": "plane.test", "drone_id": "d", "max_idle_secs": 1, "backend_id": id, "metadata": {},
