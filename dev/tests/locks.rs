@@ -246,6 +246,28 @@ async fn an_outage_of_nats_ends_locked_backends_only() {
 }
 
 #[tokio::test]
+async fn a_drone_that_restarts_while_nats_is_down_ends_locked_backends_only() {
+    let mut cluster = Cluster::start_as(quick(1, 1)).await.unwrap();
+    let free = cluster.ready().await.unwrap();
+    let request = locked(&cluster, "l");
+    let (held, ..) = ask(&cluster, &request).await.unwrap();
+    cluster.wait_for(&held, BackendState::Ready).await.unwrap();
+    cluster.nats.kill();
+    cluster.drones[0].daemon.kill();
+    cluster.drones[0].restart().await.unwrap();
+    cluster.container_gone(&held).await.unwrap();
+    let proxy = cluster.drones[0].proxy;
+    assert!(get(proxy, &cluster.name, &free, "/").await.unwrap().status.is_success());
+    assert!(!get(proxy, &cluster.name, &held, "/").await.unwrap().status.is_success());
+    cluster.nats.restart().await.unwrap();
+    cluster.client = cluster.nats.connect().await.unwrap();
+    let last = cluster.wait_for(&held, BackendState::Lost).await.unwrap();
+    assert!(last.reason.unwrap().contains("no contact"));
+    let (next, _, spawned) = insist(&cluster, &request).await;
+    assert!(spawned && next != held);
+}
+
+#[tokio::test]
 async fn a_restarted_drone_keeps_its_locks() {
     let mut cluster = Cluster::start_as(quick(1, 1)).await.unwrap();
     let request = locked(&cluster, "l");

@@ -91,6 +91,25 @@ async fn of_two_writers_that_expect_the_same_one_wins() {
     assert_eq!(stored.sequence, one.or(two).unwrap());
 }
 
+#[tokio::test]
+async fn what_another_server_acknowledges_counts_as_unknown() {
+    let mut server = NatsServer::start().await.unwrap();
+    let nats = server.connect().await.unwrap();
+    streams(&nats).await;
+    // The server reads no more, and more is sent than the link takes: the client keeps the rest for the next connection.
+    server.pause().unwrap();
+    let large = line(&"x".repeat(900_000));
+    for _ in 0..48 {
+        nats.publish(&large).await.unwrap();
+    }
+    let (client, entry) = (nats.clone(), line("decided on the log of the first server"));
+    let written = tokio::spawn(async move { client.publish_stored(&entry).await });
+    tokio::task::yield_now().await;
+    server.restart().await.unwrap();
+    let outcome = written.await.unwrap();
+    assert!(matches!(outcome, Err(NatsError::TimedOut(_))), "{outcome:?}");
+}
+
 fn jiff_now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

@@ -22,18 +22,19 @@ pub(crate) enum Written {
     Lost,
 }
 
-/// Writes an entry where its subject's newest has the sequence `expected`. An outcome that is not known is found out.
+/// Writes an entry where its subject's newest has the sequence `expected`. An outcome that is not known is found out,
+/// where the server is still the same: another may have taken the entry without knowing what it was decided on.
 pub(crate) async fn write(nats: &Nats, entry: &StateEntry, expected: u64) -> Result<Written, NatsError> {
-    let subject = entry.subject();
+    let (subject, server) = (entry.subject(), nats.server());
     match nats.publish_expecting(subject.clone(), entry, expected).await {
         Ok(sequence) => Ok(Written::Won(sequence)),
         Err(NatsError::WrongSequence(_)) => Ok(Written::Lost),
         Err(unknown @ NatsError::TimedOut(_)) => match nats.last(StreamName::State, &subject).await {
-            Ok(Some(stored)) if stored.sequence > expected => {
+            Ok(Some(stored)) if stored.sequence > expected && nats.server() == server => {
                 let own = serde_json::from_slice::<StateEntry>(&stored.payload).is_ok_and(|found| found == *entry);
                 Ok(if own { Written::Won(stored.sequence) } else { Written::Lost })
             }
-            // It may still be on its way.
+            // It may still be on its way, or have come to another server.
             _ => Err(unknown),
         },
         Err(error) => Err(error),

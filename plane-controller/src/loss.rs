@@ -23,6 +23,10 @@ const CALL_EVERY: Duration = Duration::from_secs(2);
 
 /// An older entry is missing because it was purged: no server loses so much.
 const LONGEST_LOSS: SignedDuration = SignedDuration::from_hours(1);
+/// By how much an entry may be younger than the retention time and be purged all the same. What counts is when its
+/// backend, drone or lock was over, and a little may be written of one that is over, such as a second end of a backend.
+/// The log's time may also jump back, with the clock of the server that leads the stream.
+const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// What a look at the log found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,6 @@ async fn look(core: &Core) -> Result<Verdict, NatsError> {
     if core.view.made(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
         return Ok(Verdict::Lost);
     }
-    let kept = core.timing.retention.min(LONGEST_LOSS);
     for anchor in core.view.anchors() {
         if let Some(found) = core.nats.get(StreamName::State, anchor.sequence).await? {
             let same = (&found.subject, found.time) == (&anchor.subject, anchor.time);
@@ -96,15 +99,24 @@ async fn look(core: &Core) -> Result<Verdict, NatsError> {
             Some(newer) if newer.sequence > anchor.sequence => {}
             Some(_) => return Ok(Verdict::Lost),
             None => {
-                let now = core.view.read(World::time).unwrap_or(anchor.time);
-                // What ended long ago is purged.
-                if now.duration_since(anchor.time) < kept {
+                // Who purged it may have read further than this controller. What it had read stood in the log before,
+                // so the newest entry that is there now is no older.
+                let newest = core.nats.last(StreamName::State, "state.>").await?.map(|newest| newest.time);
+                let now = newest.max(core.view.read(World::time)).unwrap_or(anchor.time);
+                if !may_be_purged(now.duration_since(anchor.time), core.timing.retention) {
                     return Ok(Verdict::Lost);
                 }
             }
         }
     }
     Ok(Verdict::Same)
+}
+
+/// Whether an entry of this age may be missing because what it is about was over long ago. Where little is retained, the
+/// margin is half of that: what was lost in the other half is noticed.
+fn may_be_purged(age: SignedDuration, retention: SignedDuration) -> bool {
+    let margin = MARGIN.min(retention / 2);
+    age >= (retention - margin).min(LONGEST_LOSS)
 }
 
 /// At the start: whether the log may lack what was decided before this controller ran. It does not where another one
@@ -171,4 +183,26 @@ fn unregistered(core: &Core, now: Duration) -> BTreeSet<ClusterName> {
             |(name, id): &(ClusterName, DroneId)| world.drone(name, id).is_none_or(|drone| drone.meta.is_none());
         heard.into_iter().filter(unknown).map(|(name, _)| name).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_was_purged_a_little_early_is_not_taken_for_lost() {
+        let secs = SignedDuration::from_secs;
+        let day = SignedDuration::from_hours(24);
+        for (age, retention, expected) in [
+            (secs(299), secs(300), true),
+            (secs(240), secs(300), true),
+            (secs(239), secs(300), false),
+            (secs(1), secs(2), true),
+            (secs(0), secs(2), false),
+            (LONGEST_LOSS, day, true),
+            (LONGEST_LOSS - secs(1), day, false),
+        ] {
+            assert_eq!(may_be_purged(age, retention), expected, "{age} of {retention}");
+        }
+    }
 }

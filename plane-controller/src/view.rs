@@ -1,11 +1,14 @@
-//! This controller's own world: read from the state log, never written to by anything else.
+//! This controller's own world: read from the state log, never written to by anything else. Who is told of what was read
+//! is in `view/tell.rs`.
+
+mod tell;
 
 use crate::{history::Historian, hub::Hub, placed::InFlight};
 use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     clock::Clock,
-    id::{BackendId, ClusterName, DroneId, LockName},
+    id::{ClusterName, DroneId, LockName},
     message::state::HEARTBEAT_SUBJECT,
     nats::{Event, Nats, NatsError, StreamName},
     task::Tasks,
@@ -199,81 +202,6 @@ impl View {
             Err(error) => tracing::warn!(%error, "skipped an entry"),
         }
         forgotten
-    }
-
-    fn tell_of_backend(&self, cluster: ClusterName, backend: BackendId, history: &Historian) {
-        let (lock, drone, has_news) = self.read(|world| {
-            let Some(known) = world.backend(&cluster, &backend) else { return (None, None, false) };
-            let assigned = known.assignment.as_ref();
-            let lock = assigned.and_then(|assigned| Some(assigned.lock()?.name.clone()));
-            let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
-            (lock, drone, known.current().is_some() || known.is_withdrawn())
-        });
-        if let Some(drone) = drone {
-            self.in_flight.read_back(&backend, &drone);
-        }
-        if let Some(lock) = lock {
-            self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
-            self.hub.tell(&cluster, &lock);
-        }
-        if has_news {
-            history.changed(cluster, backend);
-        }
-    }
-
-    fn tell_of_lock(&self, cluster: ClusterName, lock: LockName, history: &Historian) {
-        let holder = self.read(|world| {
-            let holder = world.lock(&cluster, &lock)?.holder.clone()?;
-            let known = world.backend(&cluster, &holder.backend);
-            Some((holder.backend, known.is_some_and(|known| known.assignment.is_some())))
-        });
-        self.hub.tell(&cluster, &lock);
-        match holder {
-            None => {
-                self.reading().unexplained.remove(&(cluster, lock));
-            }
-            Some((_, false)) => {
-                let now = self.clock.boot();
-                self.reading().unexplained.insert((cluster, lock), now);
-            }
-            Some((backend, true)) => history.changed(cluster, backend),
-        }
-    }
-
-    /// All that was there has been read: what other controllers may have left undone is looked for.
-    fn settle(&self, history: &Historian) {
-        let now = self.clock.boot();
-        let (sequence, locks) = self.read(|world| {
-            let held = world.clusters().flat_map(|(name, cluster)| {
-                cluster.locks.iter().filter_map(move |(lock, known)| {
-                    let holder = known.holder.as_ref()?;
-                    let backend = cluster.backend(&holder.backend).filter(|backend| backend.assignment.is_some());
-                    let live = backend.is_some_and(plane_core::world::Backend::is_live);
-                    (!live).then(|| (name.clone(), lock.clone(), holder.backend.clone(), backend.is_some()))
-                })
-            });
-            let mut held: Vec<_> = held.collect();
-            held.sort();
-            (world.sequence(), held)
-        });
-        tracing::info!(sequence, "caught up with the state log");
-        self.reading().caught_up = now;
-        self.in_flight.read_back_where(|cluster, backend, drone| {
-            self.read(|world| {
-                let known = world.backend(cluster, backend).filter(|known| known.is_live());
-                known.and_then(|known| known.assignment.as_ref()).is_some_and(|assigned| assigned.drone == *drone)
-            })
-        });
-        for (cluster, lock, backend, explained) in locks {
-            if explained {
-                history.changed(cluster, backend);
-            } else {
-                self.reading().unexplained.insert((cluster, lock), now);
-            }
-        }
-        self.read_to.send_replace(sequence);
-        self.caught_up.send_replace(true);
-        history.compare_all();
     }
 }
 

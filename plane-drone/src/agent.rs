@@ -12,6 +12,8 @@ mod backends;
 mod calls;
 mod spawn;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     announce,
@@ -70,7 +72,7 @@ pub struct Parts {
     pub nats: Nats,
     /// Its backends and its memory.
     pub host: Arc<dyn Host>,
-    /// Its fence, which the proxy knows too.
+    /// Its fence, which the proxy knows too. It has been watched since the process began ([`lease::watch`]).
     pub fence: Arc<Fence>,
     /// What its proxy serves through TLS, where that is configured: without it the drone takes no backends.
     pub certificate: Option<Served>,
@@ -94,6 +96,8 @@ pub struct Agent {
     pub(crate) chance: Chance,
     pub(crate) tasks: Tasks,
     life: Mutex<Life>,
+    /// Held while it is changed and told whether the drone drains: host, memory and controllers have to agree.
+    drains: tokio::sync::Mutex<()>,
     /// Something of what signs of life tell is new.
     pub(crate) changed: Notify,
     /// The lease is to be written now.
@@ -133,6 +137,7 @@ impl Agent {
             chance,
             tasks: tasks.clone(),
             life: Mutex::new(life),
+            drains: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             lease_now: Notify::new(),
             report: Notify::new(),
@@ -144,7 +149,6 @@ impl Agent {
         // Before there can be another term: what was accepted in an earlier one does not count.
         let (undecided, term) = (agent.host.undecided().await?, agent.fence.term());
         tasks.spawn_essential("lease", lease::keep(agent.clone()));
-        tasks.spawn_essential("fence", lease::watch(agent.clone()));
         for request in undecided {
             let (agent, stop) = (agent.clone(), tasks.stop_token());
             tasks.spawn(format!("what came of {}", request.backend_id), async move {
@@ -152,7 +156,7 @@ impl Agent {
                     if request.lock.is_some() {
                         agent.fence.settled().await;
                     }
-                    agent.clone().decide(request, term, Asked::Earlier).await
+                    agent.clone().decide(request, term, Asked::Earlier, None).await
                 };
                 if let Some(Err(error)) = stop.run_until_cancelled(deciding).await {
                     tracing::error!(%error, "it is decided at the next start");

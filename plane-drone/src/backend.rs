@@ -110,8 +110,7 @@ impl Drivers {
                 continue;
             }
             tracing::info!(%backend, ?state, "taking a backend up again");
-            let handle = drivers.drive(request, state, Origin::EarlierRun);
-            drivers.known().insert(backend, handle);
+            drivers.drive(request, state, Origin::EarlierRun);
         }
         drivers.parts.tasks.spawn("reap", drivers.clone().reap());
         Ok(drivers)
@@ -126,6 +125,7 @@ impl Drivers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins to drive a backend, which is in the list from now until its driver has ended.
     fn drive(&self, request: SpawnRequest, state: State, origin: Origin) -> BackendHandle {
         let (signals, waiting) = mpsc::channel(SIGNALS);
         let id = request.backend_id.clone();
@@ -147,6 +147,8 @@ impl Drivers {
         };
         let driver = Driver::new(self.parts.clone(), request, state, reported, signals, waiting, ended);
         let known = self.known.clone();
+        // Before its task runs, which takes it out of the list: it may have nothing to do.
+        self.known().insert(id.clone(), handle.clone());
         self.parts.tasks.spawn(format!("drive {id}"), async move {
             driver.run(origin).await;
             known.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -259,13 +261,11 @@ impl Host for Drivers {
     }
 
     async fn begin(&self, request: SpawnRequest) -> Result<(), HostError> {
-        let backend = request.backend_id.clone();
-        if self.handle(&backend).is_some() {
+        if self.handle(&request.backend_id).is_some() {
             return Ok(());
         }
         let state = State::New { since: Timestamp::now() };
         let handle = self.drive(request, state, Origin::Request);
-        self.known().insert(backend, handle.clone());
         handle.tell(What::Accepted).await;
         Ok(())
     }

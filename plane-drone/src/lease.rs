@@ -3,11 +3,15 @@
 //! given up finds another entry there. A drone without contact gives up what it holds locks with, by itself, before
 //! anybody else may have given it up.
 
-use crate::{agent::Agent, host::HostError};
+use crate::{
+    agent::Agent,
+    host::{Host, HostError},
+};
 use plane_core::{
     clock::Clock,
     message::state::{DroneEntry, EntryBody, Lease, StateEntry, keep_alive_subject},
     nats::{NatsError, Stored, StreamName},
+    task::Tasks,
 };
 use std::{
     sync::{
@@ -256,7 +260,7 @@ impl Keeper<'_> {
             // Else the log may have lost that too.
             Found::Nothing => {
                 self.agent.fence.close();
-                self.agent.give_up_locked("the log has lost its drone's lease, which had run out").await;
+                give_up_locked(&*self.agent.host, "the log has lost its drone's lease, which had run out").await;
                 self.agent.report_anew();
                 self.expected = 0;
             }
@@ -266,7 +270,7 @@ impl Keeper<'_> {
             Found::Lost(sequence) => {
                 self.agent.fence.close();
                 tracing::warn!("the controllers have given this drone up");
-                self.agent.give_up_locked("its drone had been given up").await;
+                give_up_locked(&*self.agent.host, "its drone had been given up").await;
                 self.agent.report_anew();
                 self.expected = sequence;
             }
@@ -274,14 +278,26 @@ impl Keeper<'_> {
     }
 }
 
-/// Gives locked backends up when there was no contact for too long, for as long as the tasks run.
-pub(crate) async fn watch(agent: Arc<Agent>) {
-    let stop = agent.tasks.stop_token();
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-        if agent.fence.is_overdue() {
-            agent.give_up_locked("its drone had no contact with the control plane, and it holds a lock").await;
+/// Gives locked backends up when there was no contact for too long, for as long as the tasks run. It begins with the
+/// process, before there is a connection: what an earlier process left behind has no more time than what this one runs.
+pub fn watch(host: Arc<dyn Host>, fence: Arc<Fence>, tasks: &Tasks) {
+    let stop = tasks.stop_token();
+    tasks.spawn_essential("fence", async move {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            if fence.is_overdue() {
+                let reason = "its drone had no contact with the control plane, and it holds a lock";
+                give_up_locked(&*host, reason).await;
+            }
         }
-    }
+    });
+}
+
+/// Gives all backends up that hold a lock.
+async fn give_up_locked(host: &dyn Host, reason: &str) {
+    let live = host.live();
+    let locked = live.iter().filter(|live| live.request.lock.is_some());
+    let given_up = locked.map(|live| host.give_up(&live.request.backend_id, reason));
+    futures_util::future::join_all(given_up).await;
 }
 
 #[cfg(test)]

@@ -97,7 +97,11 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let serving = async {
         let (connection, nats) = watch::channel(None);
         let drivers = match &config.agent {
-            Some(agent) => Some(take_up(config, agent, &drone, &store, ways, nats, tasks).await?),
+            Some(agent) => {
+                let drivers = Arc::new(take_up(config, agent, &drone, &store, ways, nats, tasks).await?);
+                lease::watch(drivers.clone(), fence.clone(), tasks);
+                Some(drivers)
+            }
             None => None,
         };
         let prefix = format!("cluster.{}.{INBOX}", config.cluster_domain.subject_token());
@@ -110,7 +114,7 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
             let cluster = config.cluster_domain.clone();
             let (labels, capacity) = (agent.labels.clone(), agent.capacity.told());
             let identity = Identity { cluster, drone: drone.clone(), ip, labels, capacity };
-            let (host, timing, chance) = (Arc::new(drivers), agent.timing(), Chance::system());
+            let (host, timing, chance) = (drivers, agent.timing(), Chance::system());
             let certificate = config.https_port().map(|_| served);
             Agent::start(agent::Parts { identity, nats, host, fence, certificate, timing, clock, chance }, tasks)
                 .await?;

@@ -1,15 +1,16 @@
 //! Tells what became of backends: every message of the store's outbox, in order per backend, until it is acknowledged.
 //! Nothing but the messages themselves waits for that.
 
-use crate::store::{Outgoing, Store};
+use crate::store::{Outgoing, Store, StoreError};
 use plane_core::{
     message::FaultCode,
     nats::{Nats, NatsError},
     task::Tasks,
 };
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
-/// Messages that are looked at in one round.
+/// Backends of which a message is sent in one round. The next round goes on behind them, so that those whose messages
+/// are stuck keep no others waiting.
 const BATCH: u32 = 256;
 /// How long a controller may take to acknowledge a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,9 +21,9 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
     let (nats, store, stop) = (nats.clone(), store.clone(), tasks.stop_token());
     let wake = store.outbox_news();
     tasks.spawn("outbox", async move {
-        let mut pause = Duration::from_millis(50);
+        let (mut pause, mut after) = (Duration::from_millis(50), 0);
         loop {
-            let round = send_round(&nats, &store).await;
+            let round = send_round(&nats, &store, &mut after).await;
             let wait = match round {
                 Round::Empty => {
                     tokio::select! { () = stop.cancelled() => return, () = wake.notified() => {} }
@@ -37,7 +38,7 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
             pause = (pause * 2).min(LONGEST_PAUSE);
             tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(wait) => {} }
         }
-        let _ = send_round(&nats, &store).await;
+        let _ = send_round(&nats, &store, &mut 0).await;
     });
 }
 
@@ -47,8 +48,18 @@ enum Round {
     Stuck,
 }
 
-async fn send_round(nats: &Nats, store: &Store) -> Round {
-    let waiting = match store.next_outgoing(BATCH).await {
+/// The oldest message of each of the next backends behind `after`, which is moved on; at their end it begins anew.
+async fn next_batch(store: &Store, after: &mut i64) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+    let mut waiting = store.next_outgoing(*after, BATCH).await?;
+    if waiting.is_empty() && *after != 0 {
+        waiting = store.next_outgoing(0, BATCH).await?;
+    }
+    *after = waiting.last().map_or(0, |(number, _)| *number);
+    Ok(waiting)
+}
+
+async fn send_round(nats: &Nats, store: &Store, after: &mut i64) -> Round {
+    let waiting = match next_batch(store, after).await {
         Ok(waiting) if waiting.is_empty() => return Round::Empty,
         Ok(waiting) => waiting,
         Err(error) => {
@@ -56,9 +67,8 @@ async fn send_round(nats: &Nats, store: &Store) -> Round {
             return Round::Stuck;
         }
     };
-    let mut backends = HashSet::new();
-    let firsts = waiting.into_iter().filter(|(_, message)| backends.insert(message.backend().clone()));
-    let sent = futures_util::future::join_all(firsts.map(|(number, message)| send(nats, number, message))).await;
+    let sent = waiting.into_iter().map(|(number, message)| send(nats, number, message));
+    let sent = futures_util::future::join_all(sent).await;
     let sent: Vec<i64> = sent.into_iter().flatten().collect();
     if sent.is_empty() {
         return Round::Stuck;
@@ -88,5 +98,41 @@ async fn send(nats: &Nats, number: i64, message: Outgoing) -> Option<i64> {
             tracing::debug!(backend = %message.backend(), %error, "a message of the outbox waits");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plane_core::message::backend::{LogKind, LogLine};
+
+    async fn say(store: &Store, backend: &str) {
+        let line = LogLine { backend_id: backend.parse().unwrap(), kind: LogKind::Meta, text: String::new() };
+        store.say_again(&Outgoing::Log(line)).await.unwrap();
+    }
+
+    async fn next(store: &Store, after: &mut i64) -> Vec<String> {
+        let batch = next_batch(store, after).await.unwrap();
+        batch.iter().map(|(_, message)| message.backend().to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn stuck_messages_keep_no_other_backend_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+        let mut after = 0;
+        for _ in 0..=BATCH {
+            say(&store, "stuck").await;
+        }
+        say(&store, "other").await;
+        assert_eq!(next(&store, &mut after).await, ["stuck", "other"]);
+        // Nothing of that could be sent; now so many backends are stuck that one more has no place in the round.
+        for number in 2..=BATCH {
+            say(&store, &format!("stuck-{number}")).await;
+        }
+        assert_eq!(next(&store, &mut after).await.len(), BATCH as usize - 1);
+        assert_eq!(next(&store, &mut after).await.len(), BATCH as usize);
+        assert_eq!(next(&store, &mut after).await, [format!("stuck-{BATCH}")]);
+        assert_eq!(next(&store, &mut after).await[..2], ["stuck", "other"]);
     }
 }

@@ -16,7 +16,7 @@ use plane_core::{
 };
 use plane_drone::{
     agent::{Agent, Identity, Parts, Timing},
-    lease::Fence,
+    lease::{self, Fence},
 };
 use std::{
     collections::BTreeMap,
@@ -131,6 +131,7 @@ impl Sim {
                 let fence = Arc::new(Fence::closed(clock.clone(), timing.fence));
                 let host = SimHost::new(self.clone(), process, machine, cluster(), id.clone(), clock.clone(), disk);
                 host.resume();
+                lease::watch(host.clone(), fence.clone(), &tasks);
                 let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(machine).unwrap_or(0)));
                 let identity = Identity { cluster: cluster(), drone: id, ip, labels: BTreeMap::new(), capacity };
                 let gate = fence.clone();

@@ -3,7 +3,10 @@
 use super::{Nats, NatsError, jetstream::JetStream, transport::Connection};
 use crate::config::{NatsAuth, NatsConfig};
 use async_nats::{ConnectOptions, Event};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// What the log says while NATS cannot be reached.
@@ -16,6 +19,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(4);
 /// Messages that a subscription holds before it drops more.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// Each message that is dropped is an event; the log tells of them so often at most.
+const TELL_DROPPED_EVERY: Duration = Duration::from_secs(5);
 
 impl Nats {
     /// Connects, waiting for as long as it takes; the log says that it waits. `name` is shown by the server's monitoring.
@@ -61,6 +66,7 @@ async fn options(
     inbox_prefix: &str,
     connection: watch::Sender<Connection>,
 ) -> Result<ConnectOptions, NatsError> {
+    let dropped = Mutex::new(Dropped::default());
     let mut options = ConnectOptions::new()
         .name(name)
         .custom_inbox_prefix(inbox_prefix)
@@ -83,6 +89,16 @@ async fn options(
                 }
                 // Among them what a client may not do there.
                 Event::ServerError(error) => tracing::warn!(%error, "NATS refused something"),
+                Event::SlowConsumer(subscription) => {
+                    let mut dropped = dropped.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(messages) = dropped.count(Instant::now()) {
+                        tracing::warn!(
+                            messages,
+                            subscription,
+                            "messages were dropped: they come faster than this process takes them"
+                        );
+                    }
+                }
                 other => tracing::debug!(event = %other, "NATS"),
             }
             std::future::ready(())
@@ -115,6 +131,25 @@ async fn options(
     Ok(options)
 }
 
+/// The messages that were dropped and not told of.
+#[derive(Default)]
+struct Dropped {
+    messages: u64,
+    told: Option<Instant>,
+}
+
+impl Dropped {
+    /// Counts one more, and gives how many are to be told of now.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.messages += 1;
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL_DROPPED_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.messages))
+    }
+}
+
 /// The user and password, or the token, that stand in front of a host, as other NATS clients understand them.
 fn with_secret_of_url(options: ConnectOptions, hosts: &[String]) -> ConnectOptions {
     let addresses = hosts.iter().filter_map(|host| host.parse::<async_nats::ServerAddr>().ok());
@@ -136,4 +171,20 @@ fn decoded(text: &str) -> String {
 /// Makes aws-lc-rs the one TLS provider of this process. To be called first thing in `main`; calling it again does nothing.
 pub fn install_crypto_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_messages_are_told_of_at_once_and_then_now_and_then_with_their_number() {
+        let (mut dropped, began) = (Dropped::default(), Instant::now());
+        assert_eq!(dropped.count(began), Some(1));
+        for millis in 1..=1000 {
+            assert_eq!(dropped.count(began + Duration::from_millis(millis)), None);
+        }
+        assert_eq!(dropped.count(began + TELL_DROPPED_EVERY), Some(1001));
+        assert_eq!(dropped.count(began + TELL_DROPPED_EVERY), None);
+    }
 }

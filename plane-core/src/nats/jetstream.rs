@@ -5,12 +5,15 @@ use super::{
     transport::{Connection, From, Incoming, Stored, StreamInfo, Transport},
 };
 use crate::world::Entry;
-use async_nats::jetstream::{
-    self,
-    consumer::{DeliverPolicy, push},
-    context::{GetStreamErrorKind, PublishErrorKind},
-    message::PublishMessage,
-    stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream as Handle},
+use async_nats::{
+    connection::State,
+    jetstream::{
+        self,
+        consumer::{DeliverPolicy, push},
+        context::{GetStreamErrorKind, PublishErrorKind},
+        message::PublishMessage,
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream as Handle},
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -92,8 +95,10 @@ impl Transport for JetStream {
     }
 
     async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
-        // The client library would keep it, and send it to a server that may have lost what it was decided on.
-        if !self.connection.borrow().up {
+        // The client library would keep it, and send it to a server that may have lost what it was decided on. Its own
+        // word is asked too, since the event that tells of a lost connection comes a little later.
+        let (server, state) = (self.server(), self.client.connection_state());
+        if state != State::Connected || !self.connection.borrow().up {
             return Err(NatsError::other(subject, "there is no connection now"));
         }
         let mut message = PublishMessage::build().payload(payload);
@@ -103,6 +108,8 @@ impl Transport for JetStream {
         let acknowledged = async { self.context.send_publish(subject.clone(), message).await?.into_future().await };
         match tokio::time::timeout(PUBLISH_TIMEOUT, acknowledged).await {
             Err(_) => Err(NatsError::TimedOut(subject)),
+            // The connection may have broken between the two: what the library had not sent then went to the next one.
+            Ok(Ok(_)) if self.server() != server => Err(NatsError::TimedOut(subject)),
             Ok(Ok(ack)) => Ok(ack.sequence),
             Ok(Err(error)) => Err(match error.kind() {
                 PublishErrorKind::WrongLastSequence => NatsError::WrongSequence(subject),

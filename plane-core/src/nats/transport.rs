@@ -81,7 +81,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Waits until what was sent before has been taken.
     async fn flush(&self) -> Result<(), NatsError>;
     /// Puts a message into the stream of its subject, where `expected` is given only if it is the sequence of the
-    /// subject's last message. Without a connection it fails, and is not kept for the next one.
+    /// subject's last message. Without a connection it fails, and is not kept for the next one. What another server
+    /// acknowledges than the one that it was given to counts as unknown.
     async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError>;
     /// The newest message that matches a subject.
     async fn last(&self, stream: StreamName, subject: &str) -> Result<Option<Stored>, NatsError>;

@@ -9,14 +9,6 @@ use plane_core::{
 use std::sync::Arc;
 
 impl Agent {
-    /// Gives all backends up that hold a lock.
-    pub(crate) async fn give_up_locked(&self, reason: &str) {
-        let live = self.host.live();
-        let locked = live.iter().filter(|live| live.request.lock.is_some());
-        let given_up = locked.map(|live| self.host.give_up(&live.request.backend_id, reason));
-        futures_util::future::join_all(given_up).await;
-    }
-
     /// Serves `terminate` for one backend, until that has ended.
     pub(super) async fn listen_for_terminate(self: &Arc<Self>, backend: &BackendId) -> Result<(), NatsError> {
         let backend = backend.clone();

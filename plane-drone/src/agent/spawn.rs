@@ -4,6 +4,7 @@
 use super::Agent;
 use crate::host::{HostError, Offered};
 use plane_core::{
+    id::BackendId,
     message::{Answer, Fault, FaultCode, drone::Capacity, schedule::SpawnRequest, subject},
     nats::{NatsError, Serving},
 };
@@ -54,6 +55,18 @@ impl Room {
     }
 }
 
+/// The room that is kept for a backend while it is decided about; whatever becomes of that, it is given back.
+pub(super) struct Place {
+    agent: Arc<Agent>,
+    backend: BackendId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.agent.life().deciding.remove(&self.backend);
+    }
+}
+
 impl Agent {
     pub(super) async fn serve_spawn(self: Arc<Self>) -> Result<Serving, NatsError> {
         let subject = subject::drone(&self.identity.cluster, &self.identity.drone, "spawn");
@@ -65,49 +78,43 @@ impl Agent {
         nats.serve(&tasks, &subject, None, handler).await
     }
 
-    async fn spawn(self: Arc<Self>, request: SpawnRequest) -> Answer<bool> {
+    pub(super) async fn spawn(self: Arc<Self>, request: SpawnRequest) -> Answer<bool> {
         let backend = request.backend_id.clone();
-        if let Some(why) = self.objection(&request) {
-            let known = self.host.is_live(&backend);
-            if !known {
+        let place = match self.make_room(&request) {
+            Ok(place) => Some(place),
+            Err(_) if self.host.is_live(&backend) => None,
+            Err(why) => {
                 tracing::info!(%backend, why, "refused a backend");
                 return Ok(false);
             }
-        }
+        };
         let (term, asked) = (self.fence.term(), Asked::Now { server: self.nats.server() });
         match self.host.offer(&request).await {
-            Ok(Offered::New) => self.decide(request, term, asked).await.map_err(|e| internal(&e)),
+            Ok(Offered::New) => self.decide(request, term, asked, place).await.map_err(|e| internal(&e)),
             Ok(Offered::Known(known)) => {
                 let same = *known == request;
-                self.life().deciding.remove(&backend);
                 tracing::info!(%backend, same, "asked for a backend that is known here");
                 Ok(same)
             }
-            Ok(Offered::Refused) => {
-                self.life().deciding.remove(&backend);
-                Ok(false)
-            }
-            Err(error) => {
-                self.life().deciding.remove(&backend);
-                Err(internal(&error))
-            }
+            Ok(Offered::Refused) => Ok(false),
+            Err(error) => Err(internal(&error)),
         }
     }
 
-    /// Why a backend cannot be taken. Where it can, its room is kept for it until it is decided about.
-    fn objection(&self, request: &SpawnRequest) -> Option<&'static str> {
+    /// Keeps room for a backend until it is decided about; or says why it cannot be taken.
+    fn make_room(self: &Arc<Self>, request: &SpawnRequest) -> Result<Place, &'static str> {
         let mut life = self.life();
         if life.draining || life.stopping {
-            return Some("draining");
+            return Err("draining");
         }
         if !self.is_served() {
-            return Some("no certificate");
+            return Err("no certificate");
         }
         if request.lock.is_some() && !self.fence.is_open() {
-            return Some("no lease");
+            return Err("no lease");
         }
         if life.deciding.contains_key(&request.backend_id) {
-            return Some("it is being decided about");
+            return Err("it is being decided about");
         }
         // Looked at together: what begins meanwhile is among one of the two, and counted once.
         let live = self.host.live();
@@ -115,10 +122,10 @@ impl Agent {
         let used = begun.fold(Room::default(), |room, live| room.and(Room::of(&live.request)));
         let wanted = life.deciding.values().fold(used, |room, other| room.and(*other)).and(Room::of(request));
         if self.identity.capacity.is_some_and(|capacity| !wanted.fits(&capacity)) {
-            return Some("full");
+            return Err("full");
         }
         life.deciding.insert(request.backend_id.clone(), Room::of(request));
-        None
+        Ok(Place { agent: self.clone(), backend: request.backend_id.clone() })
     }
 
     /// Accepts a backend that is remembered, and begins with it; or finds that somebody else decided otherwise, and
@@ -129,6 +136,7 @@ impl Agent {
         request: SpawnRequest,
         term: u64,
         asked: Asked,
+        place: Option<Place>,
     ) -> Result<bool, HostError> {
         let backend = request.backend_id.clone();
         let announced = self.life().announced;
@@ -163,7 +171,8 @@ impl Agent {
             tracing::info!(%backend, "not accepted: somebody else was given it, or nobody");
             self.host.discard(&backend).await
         };
-        self.life().deciding.remove(&backend);
+        // From here on it is among what has begun, or forgotten.
+        drop(place);
         done?;
         if begins {
             self.changed.notify_one();

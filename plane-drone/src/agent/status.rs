@@ -27,12 +27,14 @@ impl Agent {
         nats.serve(&tasks, &subject, None, handler).await
     }
 
-    async fn drain(&self, drain: bool) -> Answer<()> {
+    pub(super) async fn drain(&self, drain: bool) -> Answer<()> {
+        let turn = self.drains.lock().await;
         self.host.set_draining(drain).await.map_err(|e| internal(&e))?;
         self.life().draining = drain;
         tracing::info!(drain, "drain");
         // Whoever asked may ask for a backend next: controllers hear of it before the answer.
         self.say().await;
+        drop(turn);
         if let Err(error) = self.nats.flush().await {
             tracing::debug!(%error, "controllers hear of it later");
         }
