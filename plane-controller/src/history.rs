@@ -130,6 +130,7 @@ pub(crate) fn none() -> Arc<Historian> {
         later,
         own: Mutex::default(),
         waiting: Mutex::default(),
+        queued: Arc::default(),
         compare: Notify::new(),
         doubts: Arc::default(),
     })

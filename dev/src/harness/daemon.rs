@@ -177,8 +177,3 @@ impl Drone {
         self.find_proxy().await
     }
 }
-
-fn address_in(line: &str) -> Result<SocketAddr> {
-    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-    Ok(address.context("no address in the log")?.parse()?)
-}
