@@ -167,7 +167,7 @@ impl Pebble {
         let config = self.folder.path().join("pebble.json");
         std::fs::write(&config, self.config().to_string())?;
         let mut command = Command::new("pebble");
-        command.arg("-config").arg(&config).args(["-dnsserver", &self.resolver.to_string()]);
+        command.arg("-strict").arg("-config").arg(&config).args(["-dnsserver", &self.resolver.to_string()]);
         command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", self.settings.bad_nonces.to_string());
         command.env("PEBBLE_AUTHZREUSE", self.settings.reused.to_string());
         let mut process = Process::start("pebble", command, &self.log_file())?;

@@ -51,6 +51,8 @@ pub(super) struct Share {
     seen: Option<(u64, Duration)>,
     /// Nothing was seen before.
     fresh: bool,
+    /// The bucket was there.
+    made: bool,
 }
 
 /// What was found in the bucket.
@@ -81,7 +83,17 @@ pub(super) enum PutError {
 impl Share {
     pub(super) fn new(cluster: ClusterName, drone: DroneId, instance: String, limit: Duration, clock: Clock) -> Self {
         let (pair, lease) = (SharedKey::new(&cluster, "pair"), SharedKey::new(&cluster, "lease"));
-        Self { cluster, own: Writer { drone, instance }, limit, clock, pair, lease, seen: None, fresh: true }
+        Self {
+            cluster,
+            own: Writer { drone, instance },
+            limit,
+            clock,
+            pair,
+            lease,
+            seen: None,
+            fresh: true,
+            made: false,
+        }
     }
 
     /// Reads the bucket, which is made where it is missing.
@@ -90,12 +102,16 @@ impl Share {
         if found.is_err() {
             // A holder may have renewed its lease unseen.
             self.seen = None;
+            self.made = false;
         }
         found
     }
 
     async fn read(&mut self, nats: &Nats) -> Result<Found, NatsError> {
-        nats.ensure_shared().await?;
+        if !self.made {
+            nats.ensure_shared().await?;
+            self.made = true;
+        }
         // The lease first: who takes it as it was read here knows that no pair was put in since.
         let lease = nats.shared(&self.lease).await?;
         let now = self.clock.boot();
