@@ -507,6 +507,15 @@ async fn two_clusters_have_a_certificate_each() {
 }
 
 #[tokio::test]
+async fn what_ends_at_once_is_not_ordered_again_and_again() {
+    let mut setting = Setting::new(PebbleSettings { validity_secs: 1, ..PebbleSettings::default() }).await;
+    setting.add_drone().await;
+    let said = setting.cluster.drones[0].daemon.logged("has ended by this machine's clock").await.unwrap();
+    assert!(said.contains("again_secs=1727"), "{said}");
+    assert_eq!(setting.pebble.issued(), 1);
+}
+
+#[tokio::test]
 async fn other_kinds_of_keys_are_had_by_configuration() {
     let mut setting = Setting::new(PebbleSettings::default()).await;
     setting.cluster.cert = format!("key_type = \"rsa-2048\"\n{}", setting.cluster.cert);

@@ -9,7 +9,7 @@ use super::{
     expiry,
     lease::{State, Turn},
     share::{KeySource, Share},
-    timing::{self, RATE_LIMITED_PAUSE, Window},
+    timing::{self, RATE_LIMITED_PAUSE, UNUSABLE_PAUSE, Window},
 };
 use crate::config::acme::{AcmeConfig, KeyType};
 use jiff::Timestamp;
@@ -159,7 +159,7 @@ impl Refresher {
         let due = self.due(current.as_ref()).await;
         let left = timing::span(self.clock.wall(), due);
         if !left.is_zero() {
-            self.said = None;
+            (self.said, self.trying) = (None, Trying::default());
             return if found.is_some() { left.min(self.bucket_pause()) } else { left };
         }
         let rest = self.trying.until.saturating_sub(self.clock.boot());
@@ -229,7 +229,7 @@ impl Refresher {
         match outcome {
             Ok(pair) => {
                 self.take_up(pair, "ordered").await;
-                Duration::ZERO
+                self.judge()
             }
             Err(error) => {
                 let least = (error.kind == Kind::RateLimited).then_some(RATE_LIMITED_PAUSE);
@@ -238,12 +238,26 @@ impl Refresher {
         }
     }
 
+    /// Looks at what was just ordered, and gives the pause until there may be another order: a clock that is wrong, or a
+    /// life that is too short, must not make one order follow the other.
+    fn judge(&mut self) -> Duration {
+        let Some(pair) = self.usable() else {
+            let error = "the certificate that the CA has just issued has ended by this machine's clock; set the clock";
+            return self.failed(&error, Some(UNUSABLE_PAUSE));
+        };
+        if timing::due(pair.validity(), None, u64::MAX) <= self.clock.wall() {
+            let error = "the certificate that the CA has just issued is to be renewed already; have it issue for longer, and check \
+                         this machine's clock";
+            return self.failed(&error, None);
+        }
+        Duration::ZERO
+    }
+
     /// Keeps a pair and serves it; where it cannot be kept, it is served nevertheless.
     async fn take_up(&mut self, pair: Pair, origin: &str) {
         let pair = Arc::new(pair);
         let (days_left, not_after) = (expiry::days_left(self.clock.wall(), pair.validity()), pair.validity().not_after);
         tracing::info!(origin, days_left, %not_after, "a new certificate");
-        self.trying = Trying::default();
         self.writing = Trying::default();
         self.said = None;
         self.unwritten = Some(pair);

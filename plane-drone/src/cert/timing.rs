@@ -11,6 +11,8 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
 /// What a CA that says that it was asked too often is given at least.
 pub(super) const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// The pause after a certificate was ordered that will not do by this machine's clock: some three orders a week.
+pub(super) const UNUSABLE_PAUSE: Duration = Duration::from_secs(2 * 86_400);
 /// A certificate is at least this old when the authority's word makes it be renewed, or a 24th of its lifetime: an
 /// authority that calls each new one overdue is not asked on and on.
 const YOUNG: Duration = Duration::from_secs(6 * 3600);

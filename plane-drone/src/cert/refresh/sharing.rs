@@ -76,7 +76,7 @@ impl Refresher {
         failures: u32,
         current: Option<&Pair>,
     ) -> Duration {
-        let Some((share, source)) = &self.share else { return BUCKET_WAITING };
+        let Some((share, _)) = &self.share else { return BUCKET_WAITING };
         let mut held = match share.take(nats, found, failures).await {
             Ok(Some(held)) => held,
             Ok(None) => return Duration::ZERO,
@@ -90,37 +90,41 @@ impl Refresher {
             tracing::warn!("another drone took over the ordering");
             return BUCKET_WAITING;
         };
-        let source = source.clone();
-        match outcome {
+        self.trying.failures = held.failures;
+        let failures = held.failures.saturating_add(1);
+        let resting = |pause: Duration, problem| State::Resting { failures, pause_secs: pause.as_secs(), problem };
+        let state = match outcome {
             Ok(pair) => {
                 self.take_up(pair, "ordered for the cluster").await;
-                let key = self.blocking(move |_| source.read()).await;
-                let (Some(own), Some((share, _))) = (self.usable(), &mut self.share) else { return BUCKET_WAITING };
-                let put = match &key {
-                    Ok(key) => share.put(nats, found, key, &own).await.map_err(|error| error.to_string()),
-                    Err(error) => Err(error.clone()),
-                };
-                match put {
-                    Ok(()) => share.leave(nats, held, State::Free).await,
+                if let Err(error) = self.give(nats, found).await {
                     // The next look puts it in; until then nobody else is to order.
-                    Err(error) => {
-                        tracing::warn!(error, "the certificate could not be put where the other drones find it");
-                    }
+                    tracing::warn!(error, "the certificate could not be put where the other drones find it");
+                    return BUCKET_WAITING;
                 }
-                Duration::ZERO
+                match (self.judge(), self.usable()) {
+                    // What is of no use by this machine's clock may well be by others'.
+                    (Duration::ZERO, _) | (_, None) => State::Free,
+                    (pause, Some(_)) => resting(pause, "what was issued is to be renewed already".to_owned()),
+                }
             }
             Err(error) => {
-                let failures = held.failures.saturating_add(1);
-                self.trying.failures = held.failures;
                 let least = (error.kind == Kind::RateLimited).then_some(RATE_LIMITED_PAUSE);
-                let pause = self.failed(&error, least);
-                let state = State::Resting { failures, pause_secs: pause.as_secs(), problem: error.to_string() };
-                if let Some((share, _)) = &self.share {
-                    share.leave(nats, held, state).await;
-                }
-                BUCKET_WAITING
+                resting(self.failed(&error, least), error.to_string())
             }
+        };
+        if let Some((share, _)) = &self.share {
+            share.leave(nats, held, state).await;
         }
+        BUCKET_WAITING
+    }
+
+    /// Puts what is served into the bucket.
+    async fn give(&mut self, nats: &Nats, found: &Found) -> Result<(), String> {
+        let (Some(own), Some((share, source))) = (self.served.current(), &mut self.share) else { return Ok(()) };
+        let source = source.clone();
+        let read = tokio::task::spawn_blocking(move || source.read().map_err(|error| error.to_string())).await;
+        let key = read.map_err(|error| error.to_string()).and_then(|key| key)?;
+        share.put(nats, found, &key, &own).await.map_err(|error| error.to_string())
     }
 
     /// How long until the next look while all is well, different for each drone.
