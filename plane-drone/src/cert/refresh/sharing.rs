@@ -96,12 +96,13 @@ impl Refresher {
         let state = match outcome {
             Ok(pair) => {
                 self.take_up(pair, "ordered for the cluster").await;
+                let pause = self.judge();
                 if let Err(error) = self.give(nats, found).await {
                     // The next look puts it in; until then nobody else is to order.
                     tracing::warn!(error, "the certificate could not be put where the other drones find it");
                     return BUCKET_WAITING;
                 }
-                match (self.judge(), self.usable()) {
+                match (pause, self.usable()) {
                     // What is of no use by this machine's clock may well be by others'.
                     (Duration::ZERO, _) | (_, None) => State::Free,
                     (pause, Some(_)) => resting(pause, "what was issued is to be renewed already".to_owned()),
