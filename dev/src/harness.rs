@@ -8,8 +8,10 @@ pub mod dns;
 mod http;
 mod nats;
 mod nats_cluster;
+mod pebble;
 pub mod played;
 mod process;
+mod renewal_info;
 mod tls;
 pub mod wire;
 
@@ -19,7 +21,9 @@ pub use daemon::{Daemon, Drone};
 pub use http::{Answer, HeldOpen, get, get_with, websocket};
 pub use nats::NatsServer;
 pub use nats_cluster::{NatsCluster, NatsServers};
+pub use pebble::{EXTERNAL_ACCOUNT, Pebble, PebbleSettings};
 pub use process::{Process, binary};
+pub use renewal_info::RenewalInfo;
 pub use tls::{Tls, TlsWebSocket, self_signed};
 
 use plane_core::id::ClusterName;

@@ -87,7 +87,11 @@ fn faults_are_named_before_nats_is_asked() {
             &["cert.cert_path", "cert.key"],
         ),
         ("plane-drone", drone("", "").replace("plane.test", "one_label"), &["cluster_domain"]),
-        ("plane-drone", drone("", "[acme]\nserver = \"https://a\"\nadmin_email = \"a@b\""), &["[acme]"]),
+        (
+            "plane-drone",
+            drone("", "[acme]\nserver = \"https://a\"\nadmin_email = \"a@b\""),
+            &["acme: needs a section [cert]"],
+        ),
     ];
     for (program, text, names) in faults {
         refused(&folder.run(program, &[], &text), names);

@@ -8,7 +8,7 @@ use plane_core::{
         backend::{BackendState, LogKind, LogLine, PublicStatus},
         schedule::{FetchRequest, FetchResponse},
     },
-    nats::{Event, Nats, NatsError, Replay, StreamConfig, StreamName},
+    nats::{Event, Nats, NatsError, Replay, Shared, SharedKey, StreamConfig, StreamName},
     task::Tasks,
 };
 use plane_dev::harness::{NatsServer, unique_cluster};
@@ -150,4 +150,21 @@ async fn the_logs_keep_the_last_500_lines_of_a_backend() {
     let mut replay = nats.replay(StreamName::Logs, "backend.b.log").await.unwrap();
     let texts = texts_until_caught_up(&mut replay).await;
     assert_eq!((texts.len(), texts[0].as_str()), (500, "10"));
+}
+
+#[tokio::test]
+async fn what_drones_share_is_written_by_who_read_it_last() {
+    let server = NatsServer::start().await.unwrap();
+    let nats = server.connect().await.unwrap();
+    let (key, other) = (SharedKey::new(&unique_cluster(), "pair"), SharedKey::new(&unique_cluster(), "pair"));
+    assert!(nats.ensure_shared().await.unwrap_err().to_string().contains("no controller"));
+    streams(&nats).await;
+    nats.ensure_shared().await.unwrap();
+    assert_eq!(nats.shared(&key).await.unwrap(), Shared { revision: 0, value: None });
+    let first = nats.share(&key, &"one", 0).await.unwrap();
+    assert!(matches!(nats.share(&key, &"two", 0).await, Err(NatsError::WrongSequence(_))));
+    let second = nats.share(&key, &"two", first).await.unwrap();
+    let found = nats.shared(&key).await.unwrap();
+    assert_eq!((found.revision, found.value.as_deref()), (second, Some(&b"\"two\""[..])));
+    assert_eq!(nats.shared(&other).await.unwrap().revision, 0);
 }

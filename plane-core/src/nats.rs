@@ -12,12 +12,14 @@ mod jetstream;
 mod purge;
 mod replay;
 mod serve;
+mod shared;
 mod streams;
 mod transport;
 
 pub use connect::{LOST_CONNECTION_HINT, install_crypto_provider};
 pub use replay::{Event, Replay};
 pub use serve::Serving;
+pub use shared::{Shared, SharedKey};
 pub use streams::{Storage, StreamConfig, StreamName};
 pub use transport::{Connection, From, Incoming, Stored, StreamInfo, Transport};
 

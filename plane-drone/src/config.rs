@@ -1,10 +1,15 @@
 //! The drone's configuration. A section that is absent is not run.
 
+pub mod acme;
 mod schema;
 #[cfg(test)]
 mod tests;
 
-use crate::{agent::Timing, cert::Files};
+use crate::{
+    agent::Timing,
+    cert::{Files, KeySource},
+};
+use acme::{AcmeConfig, KeyType};
 use plane_core::{
     config::{DaemonConfig, NATS, NatsConfig, Part, Secret},
     id::{ClusterName, DroneId},
@@ -20,6 +25,9 @@ use std::{
 
 /// Where HTTPS is, where nothing else is said (RFC 9110, section 4.2.2).
 const DEFAULT_HTTPS_PORT: u16 = 443;
+
+/// The file of the account's key, beside the certificate's key.
+const ACCOUNT_FILE: &str = "acme-account.pem";
 
 /// What a drone is told before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +46,9 @@ pub struct DroneConfig {
     /// The certificate that the proxy serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert: Option<CertConfig>,
+    /// The CA that it is ordered from; where it is not given, somebody else puts the files there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeConfig>,
     /// Running backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentConfig>,
@@ -71,12 +82,31 @@ pub struct CertConfig {
     /// A file with that secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_key_path: Option<PathBuf>,
+    /// How long a drone that orders for the cluster may be silent until another one does, in seconds.
+    #[serde(default = "default_shared_lease_secs")]
+    pub shared_lease_secs: u32,
+    /// What kind of key a certificate that is ordered has.
+    #[serde(default)]
+    pub key_type: KeyType,
 }
 
 impl CertConfig {
     /// Where the pair lies.
     pub fn files(&self) -> Files {
         Files::new(self.key_path.clone(), self.cert_path.clone())
+    }
+
+    /// Where the key of the account at the CA is kept: beside the certificate's key where nothing is said.
+    pub fn account_file(&self) -> PathBuf {
+        let beside = || self.key_path.with_file_name(ACCOUNT_FILE);
+        self.account_key_path.clone().unwrap_or_else(beside)
+    }
+
+    /// Where the cluster's secret comes from, and for how long a lease for ordering lasts.
+    pub fn shared(&self) -> Option<(KeySource, Duration)> {
+        let given = self.shared_key.clone().map(KeySource::Given);
+        let source = given.or_else(|| self.shared_key_path.clone().map(KeySource::File))?;
+        Some((source, Duration::from_secs(self.shared_lease_secs.into())))
     }
 }
 
@@ -258,6 +288,10 @@ fn default_lease_secs() -> u32 {
 
 fn default_fence_secs() -> u32 {
     45
+}
+
+fn default_shared_lease_secs() -> u32 {
+    60
 }
 
 fn default_bind_ip() -> IpAddr {

@@ -20,7 +20,7 @@ pub mod store;
 use agent::{Agent, AgentError, Identity};
 use backend::{Drivers, Parts, machine::Limits};
 use cert::Served;
-use config::{AgentConfig, AgentIp, DroneConfig};
+use config::{AgentConfig, AgentIp, CertConfig, DroneConfig};
 use engine::DockerEngine;
 use host::HostError;
 use jiff::{SignedDuration, Timestamp};
@@ -86,16 +86,33 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     let ways = Ways { routes: routes.clone(), fence: fence.clone() };
     prepare_routes(&store, &ways).await?;
     let served = Served::default();
-    if let Some(cert) = &config.cert {
-        cert::watch::start(cert.files(), served.clone(), config.cluster_domain.clone(), tasks).await;
+    let files = config.cert.as_ref().map(CertConfig::files);
+    if let Some(files) = &files {
+        cert::watch::start(files.clone(), served.clone(), config.cluster_domain.clone(), tasks).await;
     }
     if let Some(proxy) = &config.proxy {
         let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
         let tls = config.https_port().map(|port| Tls { port, served: served.clone() });
         Proxy::start(proxy, tls, cluster, routes.clone(), patience, tasks).await?;
     }
+    let (connection, nats) = watch::channel(None);
+    if let (Some(cert), Some(acme), Some(files)) = (&config.cert, &config.acme, files) {
+        let parts = cert::refresh::Parts {
+            cluster: config.cluster_domain.clone(),
+            drone: drone.clone(),
+            files,
+            served: served.clone(),
+            acme: acme.clone(),
+            account_key_path: cert.account_file(),
+            key_type: cert.key_type,
+            shared: cert.shared(),
+            nats: nats.clone(),
+            clock: clock.clone(),
+            chance: Chance::system(),
+        };
+        cert::refresh::start(parts, tasks);
+    }
     let serving = async {
-        let (connection, nats) = watch::channel(None);
         let drivers = match &config.agent {
             Some(agent) => {
                 let drivers = Arc::new(take_up(config, agent, &drone, &store, ways, nats, tasks).await?);

@@ -43,6 +43,8 @@ pub struct Cluster {
     pub drones: Vec<Drone>,
     /// The server between them, or several.
     pub nats: NatsServers,
+    /// What stands in the `[cert]` of each drone that is added, then whole sections, where drones have HTTPS.
+    pub cert: String,
     image: String,
     http_port: u16,
     https: bool,
@@ -115,6 +117,7 @@ impl Cluster {
             controllers: Vec::new(),
             drones: Vec::new(),
             nats,
+            cert: String::new(),
             image,
             http_port: settings.http_port,
             https: settings.https,
@@ -217,7 +220,7 @@ impl Cluster {
             Some(files) => {
                 std::fs::create_dir(&pair)?;
                 let (key, cert) = (files.key_path(), files.cert_path());
-                format!("{config}https_port = 0\n[cert]\nkey_path = {key:?}\ncert_path = {cert:?}\n")
+                format!("{config}https_port = 0\n[cert]\nkey_path = {key:?}\ncert_path = {cert:?}\n{}", self.cert)
             }
         };
         let daemon = Daemon::new("plane-drone", &name, self.folder.path(), &config, link)?;

@@ -15,11 +15,14 @@ pub enum StreamName {
     Status,
     /// `backend_logs`: the last lines of each backend.
     Logs,
+    /// The key-value bucket `plane_certificates`: what drones of a cluster that share a certificate keep. It is made as
+    /// the stream that it is, since servers before 2.10 do not answer what the client asks when it makes a bucket.
+    Certificates,
 }
 
 impl StreamName {
     /// Every stream.
-    pub const ALL: [Self; 3] = [Self::State, Self::Status, Self::Logs];
+    pub const ALL: [Self; 4] = [Self::State, Self::Status, Self::Logs, Self::Certificates];
 
     /// The name on the server.
     pub fn as_str(self) -> &'static str {
@@ -27,6 +30,7 @@ impl StreamName {
             Self::State => "plane_state",
             Self::Status => "backend_status",
             Self::Logs => "backend_logs",
+            Self::Certificates => "KV_plane_certificates",
         }
     }
 }
@@ -67,7 +71,9 @@ impl StreamConfig {
             StreamName::State => ("state.>", 1),
             StreamName::Status => ("backend.*.status", -1),
             StreamName::Logs => ("backend.*.log", LOG_LINES_KEPT),
+            StreamName::Certificates => ("$KV.plane_certificates.>", 1),
         };
+        let is_bucket = self.name == StreamName::Certificates;
         Config {
             name: self.name.as_str().to_owned(),
             subjects: vec![subject.to_owned()],
@@ -83,7 +89,12 @@ impl StreamConfig {
             discard: match self.name {
                 StreamName::State | StreamName::Status if self.max_bytes.is_some() => DiscardPolicy::New,
                 StreamName::State | StreamName::Status | StreamName::Logs => DiscardPolicy::Old,
+                StreamName::Certificates => DiscardPolicy::New,
             },
+            // What NATS's own tools expect of a bucket.
+            allow_rollup: is_bucket,
+            deny_delete: is_bucket,
+            allow_direct: is_bucket,
             ..Config::default()
         }
     }

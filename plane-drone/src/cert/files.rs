@@ -11,7 +11,7 @@ use super::{
 use std::{
     fmt,
     fs::{self, File},
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 
 /// How much of a file is read, in bytes. A chain of four certificates with RSA keys has some 8 KiB.
 const MOST_BYTES: u64 = 1 << 20;
+/// How much is written to see whether there is room for a key or a chain, in bytes.
+const PROBE_BYTES: usize = 16 * 1024;
 /// How many links lead from a configured path to its file at most, as the kernel counts (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
@@ -141,6 +143,27 @@ impl Files {
     /// Where the disk refuses. What was there before still loads then, or the new pair does.
     pub fn install(&self, pair: &Pair) -> Result<(), FilesError> {
         self.install_by(pair, &mut Step::take)
+    }
+
+    /// Checks that a pair could be installed now: as much is written beside its places, and removed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn probe(&self) -> Result<(), FilesError> {
+        let _turn = self.turn();
+        let places = self.places()?;
+        for path in [&places.key, &places.cert] {
+            let probe = PathBuf::from(format!("{}.probe", path.display()));
+            let written = File::create(&probe).and_then(|mut file| {
+                file.write_all(&[0; PROBE_BYTES])?;
+                file.sync_all()
+            });
+            let removed = fs::remove_file(&probe);
+            let failed = |verb| move |cause| FilesError::Write { verb, path: path.clone(), cause };
+            written.map_err(failed("write beside"))?;
+            removed.map_err(failed("tidy up beside"))?;
+        }
+        Ok(())
     }
 
     /// What the files look like from outside. Blocks on the disk.

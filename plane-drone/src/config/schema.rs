@@ -1,5 +1,7 @@
 //! The keys of the drone's configuration, and the rules between them.
 
+use super::acme::KeyType;
+use crate::cert::seal::{ClusterKey, lenient_base64};
 use plane_core::{
     config::{Draft, Key, Kind, Part, is_http_url, is_ip, is_socket_addr},
     id::{ClusterName, DroneId},
@@ -45,6 +47,9 @@ pub(super) static CERT: Part = Part {
         Key::optional("cert.account_key_path", Kind::String),
         Key::optional("cert.shared_key", Kind::Secret),
         Key::optional("cert.shared_key_path", Kind::String),
+        // A renewal takes up to 2 s, and there are four in that time.
+        Key::optional("cert.shared_lease_secs", Kind::Int(4, 3600)),
+        Key::optional("cert.key_type", Kind::Text(KeyType::NAMES, is_key_type)),
     ],
     exclusive: &[("cert.shared_key", "cert.shared_key_path")],
     rules: |draft: &mut Draft| {
@@ -54,6 +59,14 @@ pub(super) static CERT: Part = Part {
         if draft.text("cert.key_path").is_some_and(|key| draft.text("cert.cert_path") == Some(key)) {
             draft.fault("cert.cert_path", "is the same file as cert.key_path; give two files");
         }
+        for shared in ["cert.shared_key", "cert.shared_key_path"] {
+            if draft.has(shared) && !draft.has("acme") {
+                draft.fault(shared, "needs a section [acme]: drones share certificates that they order");
+            }
+        }
+        if let Some(Err(error)) = draft.text("cert.shared_key").map(ClusterKey::parse) {
+            draft.fault("cert.shared_key", error.to_string());
+        }
     },
 };
 
@@ -61,14 +74,21 @@ pub(super) static CERT: Part = Part {
 pub(super) static ACME: Part = Part {
     keys: &[
         Key::optional("acme", Kind::Section),
-        Key::required("acme.server", Kind::String),
-        Key::required("acme.admin_email", Kind::Text("an e-mail address", |text| text.contains('@'))),
+        Key::required("acme.server", Kind::Text("the https:// URL of the CA's directory", is_https_url)),
+        Key::required("acme.admin_email", Kind::Text("an e-mail address", is_email)),
         Key::optional("acme.ca_path", Kind::String),
         Key::required("acme.eab.key_id", Kind::String),
         Key::required("acme.eab.key", Kind::Secret),
     ],
     exclusive: &[],
-    rules: |draft: &mut Draft| draft.refuse_section("acme"),
+    rules: |draft: &mut Draft| {
+        if draft.has("acme") && !draft.has("cert") {
+            draft.fault("acme", "needs a section [cert]: it says where the certificate is put");
+        }
+        if draft.text("acme.eab.key").is_some_and(|key| lenient_base64(key).is_none_or(|bytes| bytes.is_empty())) {
+            draft.fault("acme.eab.key", "expected base64 or base64url, as the CA hands it out");
+        }
+    },
 };
 
 /// `[agent]`
@@ -144,6 +164,19 @@ pub(super) static PROXY: Part = Part {
 
 fn is_drone(text: &str) -> bool {
     text.parse::<DroneId>().is_ok()
+}
+
+fn is_https_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.host_str().is_some())
+}
+
+fn is_email(text: &str) -> bool {
+    let whole = !text.contains(|c: char| c.is_whitespace() || c == ',');
+    whole && text.split_once('@').is_some_and(|(who, domain)| !who.is_empty() && !domain.is_empty())
+}
+
+fn is_key_type(text: &str) -> bool {
+    ["ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-4096"].contains(&text)
 }
 
 fn is_cluster(text: &str) -> bool {

@@ -91,19 +91,16 @@ fn a_certificate_brings_https() {
         let good = GOOD.replace("[proxy]\nhttp_port = \"0\"\n", &proxy);
         format!("{good}[cert]\nkey_path = 'k'\ncert_path = 'c'\n{cert}")
     };
-    let config = read(&with("", "account_key_path = 'a'\nshared_key_path = 's'\n")).unwrap();
+    let config = read(&with("", "account_key_path = 'a'\n")).unwrap();
     assert_eq!(config.https_port(), Some(443));
     let cert = config.cert.clone().unwrap();
     assert_eq!((cert.files().key_path(), cert.files().cert_path()), ("k".as_ref(), "c".as_ref()));
     assert_eq!(read(&dump(&config).unwrap()).unwrap(), config);
     assert_eq!(read(&with("http_port = 0\nhttps_port = 0\n", "")).unwrap().https_port(), Some(0));
     assert_eq!(read(GOOD).unwrap().https_port(), None);
-    let secret = read(&with("", "shared_key = 'hidden'\n")).unwrap();
-    assert!(!format!("{secret:?}{}", dump(&secret).unwrap()).contains("hidden"));
     for (proxy, cert, fault) in [
         ("https_port = 80\n", "", "proxy.https_port: is the same port"),
         ("http_port = 443\n", "", "proxy.http_port: is the same port"),
-        ("", "shared_key = 'a'\nshared_key_path = 'b'\n", "cert.shared_key: cannot be given together"),
     ] {
         let text = faults(&with(proxy, cert));
         assert!(text.contains(fault) && !text.contains('\n'), "{text}");
@@ -118,11 +115,46 @@ fn a_certificate_brings_https() {
 }
 
 #[test]
-fn sections_of_later_steps_are_refused_by_name() {
-    let text = faults(&format!("{GOOD}[acme]\nserver = 's'\nadmin_email = 'x'\n[acme.eab]\nkey_id = 'i'\n"));
-    for part in ["acme: the section [acme] cannot", "acme.admin_email: expected", "acme.eab.key: missing"] {
-        assert!(text.contains(part), "{text}");
+fn certificates_are_ordered_where_a_ca_is_given() {
+    let with = |cert: &str, acme: &str| {
+        let acme = format!("[acme]\nserver = 'https://ca.test/dir'\nadmin_email = 'a@b.test'\n{acme}");
+        format!("{GOOD}[cert]\nkey_path = '/k/key.pem'\ncert_path = 'c'\n{cert}{acme}")
+    };
+    let eab = "ca_path = 'r'\neab = { key_id = 'i', key = 'aGlkZGVu' }\n";
+    let config = read(&with("shared_key_path = 's'\nkey_type = 'rsa-2048'\n", eab)).unwrap();
+    let (acme, cert) = (config.acme.clone().unwrap(), config.cert.clone().unwrap());
+    assert_eq!((acme.server.as_str(), acme.eab.unwrap().key.expose()), ("https://ca.test/dir", "aGlkZGVu"));
+    assert_eq!((cert.key_type, cert.account_file()), (KeyType::Rsa2048, "/k/acme-account.pem".into()));
+    assert_eq!(cert.shared(), Some((KeySource::File("s".into()), Duration::from_secs(60))));
+    let shown = dump(&config).unwrap();
+    assert!(shown.contains("key_type = \"rsa-2048\"") && !shown.contains("aGlkZGVu"), "{shown}");
+    let cert = read(&with("account_key_path = 'a'\n", "")).unwrap().cert.unwrap();
+    assert_eq!((cert.key_type, cert.account_file(), cert.shared()), (KeyType::EcdsaP256, "a".into(), None));
+    for (cert, acme, fault) in [
+        ("shared_key = 'c2hvcnQ='\n", "", "cert.shared_key: the cluster's secret has to be 32 bytes in base64"),
+        ("key_type = 'dsa'\n", "", "cert.key_type: expected ecdsa-p256, "),
+        ("shared_lease_secs = 1\n", "", "cert.shared_lease_secs: expected a whole number from 4"),
+        (
+            "shared_key = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='\nshared_key_path = 'b'\n",
+            "",
+            "cert.shared_key: cannot be given together",
+        ),
+        ("", "eab = { key_id = 'i', key = '%' }\n", "acme.eab.key: expected base64"),
+        ("", "eab = { key_id = 'i' }\n", "acme.eab.key: missing"),
+    ] {
+        let text = faults(&with(cert, acme));
+        assert!(text.contains(fault) && !text.contains('\n'), "{text}");
     }
+    let text = faults(&with("", "").replace("https://", "http://"));
+    assert!(text.contains("acme.server: expected the https:// URL"), "{text}");
+    let text = faults(&with("", "").replace("a@b.test", "b.test"));
+    assert!(text.contains("acme.admin_email: expected an e-mail address"), "{text}");
+    let text = faults(&format!("{GOOD}[acme]\nserver = 'https://ca.test/dir'\nadmin_email = 'a@b.test'\n"));
+    assert!(text.contains("acme: needs a section [cert]"), "{text}");
+    let secret = "shared_key = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='\n";
+    assert!(read(&with(secret, "")).unwrap().cert.unwrap().shared().is_some());
+    let text = faults(&format!("{GOOD}[cert]\nkey_path = 'k'\ncert_path = 'c'\n{secret}"));
+    assert!(text.contains("cert.shared_key: needs a section [acme]"), "{text}");
 }
 
 #[test]
