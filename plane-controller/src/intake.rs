@@ -85,7 +85,9 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
         return Ok(());
     }
     if let Some(assigned) = assigned {
-        if assigned.drone != drone || assigned.withdrawn {
+        // The log may have lost that a backend ran after its id had been free again. What its drone ended is told.
+        let ended = assigned.withdrawn && state == BackendState::Lost && reason.is_some();
+        if !ended && (assigned.drone != drone || assigned.withdrawn) {
             let assigned = assigned.drone;
             tracing::warn!(%backend, %drone, %assigned, %state, "a report of a drone that may not run the backend; ignored");
             return Ok(());
@@ -94,7 +96,7 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
             refuse_if_it_runs(core, TerminateRequest { cluster_id: cluster.clone(), backend_id: backend.clone() })
                 .await?;
         }
-        if !assigned.accepted {
+        if !assigned.accepted && !assigned.withdrawn {
             // A drone that does not write its acceptance runs it: its controller died before it could note that.
             let accepted = Assignment { accepted: true, ..assigned.again() };
             let noted = log::assign(&core.nats, &cluster, &backend, accepted, assigned.sequence).await;
