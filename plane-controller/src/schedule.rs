@@ -133,6 +133,8 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
         let mut waiting = Waiting::begin(core, &request.cluster, &request.lock);
         match core.view.read(|world| standing(world, &request.cluster, &request.lock)) {
             Standing::Held { backend, drone, bearer_token } => {
+                // What its name rests on has been read.
+                core.answerable(0, deadline).await?;
                 return Ok(FetchResponse::Scheduled { drone, backend_id: backend, bearer_token });
             }
             Standing::Free { .. } if core.grants.are_open(core) => return Ok(FetchResponse::NoBackendForLock),
