@@ -102,6 +102,11 @@ async fn challenge_values_are_served_once_they_are_set() {
         let newest = &expected[expected.len().saturating_sub(10)..];
         assert_eq!(answer.lines().collect::<Vec<_>>(), newest);
     }
+    // One that is set again is the newest again: it outlives those that were.
+    let again = SetAcmeRecord { cluster: cluster.name.clone(), value: "value-2".to_owned() };
+    assert!(cluster.client.request(&again, PATIENCE).await.unwrap());
+    let newest = expected[3..].iter().map(String::as_str).chain(["\"value-2\""]);
+    assert_eq!(dig(server, &question).lines().collect::<Vec<_>>(), newest.collect::<Vec<_>>());
     let subject = format!("cluster.{}.set_acme_record", cluster.name.subject_token());
     wire::refuses_malformed(&cluster.nats.url(), &subject).await.unwrap();
     for value in ["", "é", &"x".repeat(256)] {
@@ -127,6 +132,9 @@ const BATTERY: &[(&str, &[&str], &[&str])] = &[
     ("+noedns +noad +opcode=notify soa ZONE", &["REFUSED", "flags: qr;"], &["ANSWER: 1"]),
     ("+noedns +noad +opcode=update soa ZONE", &["REFUSED", "flags: qr;"], &["ANSWER: 1"]),
     ("+noedns +noad +header-only", &["FORMERR", "flags: qr;", "QUERY: 0"], &[]),
+    ("+edns=0 +nocookie +noad +header-only", &["FORMERR", "flags: qr;", "EDNS: version: 0"], &[]),
+    ("+edns=0 +nocookie +noad +opcode=15 +header-only", &["NOTIMP", "flags: qr;", "EDNS: version: 0"], &[]),
+    ("+edns=1 +nocookie +noednsneg +noad +opcode=15 +header-only", &["BADVERS", "EDNS: version: 0"], &[]),
     ("+noedns +noad +tcp soa ZONE", &["NOERROR", "flags: qr aa;", "60 IN SOA"], &["OPT PSEUDOSECTION"]),
     ("+edns=0 +nocookie +noad soa ZONE", &["NOERROR", "flags: qr aa;", "60 IN SOA", "EDNS: version: 0"], &[]),
     ("+edns=0 +cookie +noad soa ZONE", &["NOERROR", "flags: qr aa;", "60 IN SOA", "EDNS: version: 0"], &["COOKIE"]),
@@ -213,6 +221,46 @@ async fn a_resolver_finds_a_backend_and_loses_it() {
 }
 
 #[tokio::test]
+async fn a_resolver_finds_all_that_is_served() {
+    let name = unique_cluster();
+    let dns = "ns_ips = [\"192.0.2.53\", \"2001:db8::53\"]\ncaa = ['0 issue \"ca.example\"']\n";
+    let settings =
+        Settings { name: Some(name.clone()), drones: 0, scheduler: format!("{DNS}{dns}"), ..Settings::default() };
+    let mut cluster = Cluster::start_as(settings).await.unwrap();
+    let server = cluster.controllers[0].name_server().await.unwrap();
+    let backend = enter(&cluster, "2001:db8::7").await;
+    until(server, &backend, (0, 0)).await;
+    let mut values: Vec<String> = (0..10).map(|number| number.to_string().repeat(200)).collect();
+    for value in &values {
+        let request = SetAcmeRecord { cluster: name.clone(), value: value.clone() };
+        assert!(cluster.client.request(&request, PATIENCE).await.unwrap());
+    }
+    // A zone of its own stands further below: between them is a name that has nothing.
+    let below = format!("deep.down.{name}").parse().unwrap();
+    let request = SetAcmeRecord { cluster: below, value: "below".to_owned() };
+    assert!(cluster.client.request(&request, PATIENCE).await.unwrap());
+    let running = Resolver::start(&name, server).await.unwrap();
+    let resolver = running.address;
+    let sorted = |question: &str| {
+        let mut lines: Vec<String> = dig(resolver, &format!("+short {question}")).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&format!("{backend} AAAA")), ["2001:db8::7"]);
+    assert!(sorted(&format!("{backend} A")).is_empty());
+    // They fit no datagram: both the resolver and whoever asks it ask again over TCP.
+    values.iter_mut().for_each(|value| *value = format!("\"{value}\""));
+    assert_eq!(sorted(&format!("_acme-challenge.{name} TXT")), values);
+    assert_eq!(sorted(&format!("{name} CAA")), ["0 issue \"ca.example\""]);
+    assert_eq!(sorted(&format!("{name} NS")), [format!("ns1.{name}.")]);
+    assert_eq!(sorted(&format!("ns1.{name} A")), ["192.0.2.53"]);
+    assert_eq!(sorted(&format!("ns1.{name} AAAA")), ["2001:db8::53"]);
+    let nothing = dig(resolver, &format!("down.{name} A"));
+    assert!(nothing.contains("status: NOERROR") && nothing.contains("ANSWER: 0"), "{nothing}");
+    assert_eq!(sorted(&format!("_acme-challenge.deep.down.{name} TXT")), ["\"below\""]);
+}
+
+#[tokio::test]
 async fn controllers_with_and_without_names_or_a_schedule_work_together() {
     // The first schedules and has no name server, the second has both, the third only serves names.
     let mut cluster = Cluster::start().await.unwrap();
@@ -258,6 +306,14 @@ async fn controllers_with_and_without_names_or_a_schedule_work_together() {
     request.backend_id = Some("ns1".parse().unwrap());
     let answer = cluster.client.request(&request, PATIENCE).await.unwrap();
     assert!(matches!(answer, ScheduleResponse::Scheduled { .. }), "{answer:?}");
+    // And what would be the name of another cluster.
+    let below = SetAcmeRecord { cluster: format!("below.{}", cluster.name).parse().unwrap(), value: "x".to_owned() };
+    assert!(cluster.client.request(&below, PATIENCE).await.unwrap());
+    let server = cluster.controllers[1].name_server().await.unwrap();
+    until(server, below.cluster.as_str(), (0, 0)).await;
+    request.backend_id = Some("below".parse().unwrap());
+    let refused = cluster.client.request(&request, PATIENCE).await.unwrap_err().to_string();
+    assert!(refused.contains("BadRequest") && refused.contains("is a cluster"), "{refused}");
 }
 
 #[tokio::test]
@@ -310,12 +366,42 @@ async fn many_questions_share_a_connection_and_idle_ones_give_way() {
         assert_eq!(tokio::time::timeout(PATIENCE, other.read(&mut [0])).await.unwrap().unwrap(), 0);
     }
     assert!(began.elapsed() > Duration::from_millis(1500), "they were idle for too short a time");
-    // What is no request ends a connection.
+    // What is no request ends a connection; what was asked before is answered.
     let mut odd = TcpStream::connect(server).await.unwrap();
-    send_over_tcp(&mut odd, b"GET / HTTP/1.1").await.unwrap();
-    send_over_tcp(&mut odd, &[0xff; 20]).await.unwrap();
+    let mut packets = Vec::new();
+    for packet in [&question(1, &name, A)[..], &question(2, &name, A), &[0xff; 20]] {
+        packets.extend(u16::try_from(packet.len()).unwrap().to_be_bytes());
+        packets.extend(packet);
+    }
+    tokio::io::AsyncWriteExt::write_all(&mut odd, &packets).await.unwrap();
+    for id in [1, 2] {
+        assert_eq!(read_over_tcp(&mut odd).await.unwrap()[..2], [0, id]);
+    }
     let mut rest = Vec::new();
     tokio::time::timeout(Duration::from_secs(1), odd.read_to_end(&mut rest)).await.unwrap().ok();
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[tokio::test]
+async fn connections_give_way_where_the_system_has_no_files_left() {
+    let (cluster, server) = name_server("tcp_idle_secs = 600\n").await;
+    let name = enter(&cluster, "192.0.2.1").await;
+    until(server, &name, (0, 1)).await;
+    let pid = cluster.controllers[0].process.as_ref().unwrap().pid();
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let files: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
+    assert_eq!(files[3], files[4], "{limits}");
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = format!("--nofile={0}:{0}", open + 5);
+    assert!(Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap().success());
+    let mut kept = Vec::new();
+    for id in 0..15 {
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        send_over_tcp(&mut stream, &question(id, &name, A)).await.unwrap();
+        assert_eq!(read_over_tcp(&mut stream).await.unwrap()[..2], id.to_be_bytes());
+        kept.push(stream);
+    }
 }
 
 #[tokio::test]

@@ -39,9 +39,11 @@ async fn set(core: &Core, request: SetAcmeRecord) -> Answer<bool> {
         let last = core.nats.last(StreamName::State, &subject).await.map_err(|e| unavailable(&e))?;
         let mut values = last.as_ref().map_or_else(Vec::new, |stored| values(&stored.payload));
         let expected = last.map_or(0, |stored| stored.sequence);
-        if values.contains(&value) {
+        if values.last() == Some(&value) {
             break expected;
         }
+        // One that is set again is the newest again.
+        values.retain(|other| *other != value);
         values.push(value.clone());
         values.drain(..values.len().saturating_sub(VALUES));
         let entry = StateEntry::acme(cluster.clone(), AcmeEntry { value: value.clone(), values });

@@ -269,10 +269,15 @@ fn is_caa(text: &str) -> bool {
 
 fn is_email(text: &str) -> bool {
     let sane = !text.contains(char::is_whitespace) && text.matches('@').count() == 1;
-    sane && text
-        .split_once('@')
-        .is_some_and(|(who, domain)| (1..=MAX_LABEL_BYTES).contains(&who.len()) && is_dns_name(domain))
+    // As a name it may have 253 bytes, as every one: the part before the @ is its first label.
+    sane && text.trim_end_matches('.').len() <= MAX_NAME_BYTES
+        && text
+            .split_once('@')
+            .is_some_and(|(who, domain)| (1..=MAX_LABEL_BYTES).contains(&who.len()) && is_dns_name(domain))
 }
+
+/// How long a DNS name may be as text, in bytes: on the wire it has two more (RFC 1035 section 3.1).
+const MAX_NAME_BYTES: usize = 253;
 
 /// A DNS name; the dot at its end may be there.
 fn is_dns_name(text: &str) -> bool {
@@ -280,7 +285,7 @@ fn is_dns_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    name.len() <= 253 && name.split('.').all(is_label)
+    name.len() <= MAX_NAME_BYTES && name.split('.').all(is_label)
 }
 
 #[cfg(test)]

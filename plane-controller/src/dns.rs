@@ -23,7 +23,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Instant,
 };
 use tokio::net::{TcpListener, UdpSocket};
@@ -33,8 +33,9 @@ use zone::Zone;
 const MAX_UDP_SOCKETS: usize = 64;
 /// How often another port is tried, where any will do and the one that TCP got is taken for UDP.
 const PORT_ATTEMPTS: u32 = 16;
-/// What each of them may keep of requests that have come and are not read yet, in bytes.
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// What each of them may keep of requests that have come and are not read yet, and of answers that are not gone yet, in
+/// bytes each.
+const SOCKET_BUFFER: usize = 1 << 20;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -99,7 +100,8 @@ fn bind(address: SocketAddr) -> io::Result<Listening> {
         let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
         udp.set_reuse_port(true)?;
         // The system may give less.
-        let _ = udp.set_recv_buffer_size(RECEIVE_BUFFER);
+        let _ = udp.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = udp.set_send_buffer_size(SOCKET_BUFFER);
         udp.bind(&SockAddr::from(address))?;
         if address.ip().is_unspecified() {
             batch::tell_addresses(udp.as_fd(), address.is_ipv6())?;
@@ -124,7 +126,7 @@ pub(crate) fn serve(listening: Listening, config: &DnsConfig, zone: Arc<Zone>, v
     let Listening { udp, tcp, address } = listening;
     tracing::info!(%address, "name server listens");
     let responder = Responder { view, zone };
-    let limiter = config.rate_limit_per_sec.map(|per_sec| Arc::new(Mutex::new(Limiter::new(per_sec))));
+    let limiter = config.rate_limit_per_sec.map(|per_sec| Arc::new(Limiter::new(per_sec)));
     let shared = udp::Shared { responder: responder.clone(), limiter, began: Instant::now() };
     for (number, socket) in udp.into_iter().enumerate() {
         let serving = udp::serve(socket, shared.clone(), tasks.stop_token());

@@ -109,9 +109,11 @@ impl Core {
     /// Waits until a name that the log has under a sequence can be asked for.
     async fn answerable(&self, sequence: u64, deadline: Instant) -> Result<(), Fault> {
         let waiting = async {
-            match &self.zone {
-                Some(_) => self.view.has_read(sequence).await,
-                None => tokio::time::sleep(OTHERS_READ).await,
+            self.view.has_read(sequence).await;
+            // While the log is read again, no name is answered.
+            self.view.caught_up().await;
+            if self.zone.is_none() {
+                tokio::time::sleep(OTHERS_READ).await;
             }
         };
         let waited = tokio::time::timeout_at(deadline, waiting).await;

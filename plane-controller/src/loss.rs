@@ -66,12 +66,16 @@ pub(crate) async fn watch(core: Arc<Core>) {
 
 /// Whether the log still is what was read. Where it is not, the world is dropped and the log read again.
 pub(crate) async fn compare(core: &Core) -> Result<bool, NatsError> {
+    let dropped = core.view.dropped();
     match look(core).await? {
         Verdict::Same => Ok(true),
         Verdict::Lost => {
             tracing::warn!("the state log is not what was read; reading it again");
             core.grants.doubt(core, Doubt::Lost);
-            core.view.read_again();
+            // What was compared may be gone already, and be read again.
+            if core.view.dropped() == dropped {
+                core.view.read_again();
+            }
             Ok(false)
         }
     }

@@ -12,12 +12,14 @@ mod turn;
 
 use crate::{
     Core, QUEUE_GROUP,
+    dns::answer,
     lock::{Standing, standing},
 };
 use decision::{Outcome, decide};
 use futures_util::FutureExt;
 use id::id_for;
 use plane_core::{
+    id::BackendId,
     message::{
         Answer, Fault, FaultCode,
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse},
@@ -78,6 +80,11 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleR
         return Err(Fault::bad_request(message));
     }
     caught_up(core, deadline).await?;
+    let is_cluster = |id: &&BackendId| core.view.read(|world| answer::is_cluster(world, &request.cluster, id));
+    if let Some(id) = chosen.as_ref().filter(is_cluster) {
+        let message = format!("backend_id: expected another name; {id}.{} is a cluster", request.cluster);
+        return Err(Fault::bad_request(message));
+    }
     let Some(lock) = request.lock.clone() else {
         let (backend, sequence) = id_for(core, &request).await?;
         return match decide(core, &request, &backend, sequence, None, deadline).await? {
@@ -133,6 +140,8 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
         let mut waiting = Waiting::begin(core, &request.cluster, &request.lock);
         match core.view.read(|world| standing(world, &request.cluster, &request.lock)) {
             Standing::Held { backend, drone, bearer_token } => {
+                // What its name rests on has been read.
+                core.answerable(0, deadline).await?;
                 return Ok(FetchResponse::Scheduled { drone, backend_id: backend, bearer_token });
             }
             Standing::Free { .. } if core.grants.are_open(core) => return Ok(FetchResponse::NoBackendForLock),

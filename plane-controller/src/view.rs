@@ -16,7 +16,10 @@ use plane_core::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -39,6 +42,8 @@ pub(crate) struct View {
     made: Mutex<Option<Timestamp>>,
     /// Told when the log turns out not to be what was read.
     again: Notify,
+    /// How many worlds were dropped before this one.
+    dropped: AtomicU64,
     pub(crate) hub: Hub,
     /// What this controller has placed and not read back.
     pub(crate) in_flight: InFlight,
@@ -80,6 +85,7 @@ impl View {
             reading: Mutex::default(),
             made: Mutex::default(),
             again: Notify::new(),
+            dropped: AtomicU64::new(0),
             hub: Hub::default(),
             in_flight: InFlight::default(),
         }
@@ -155,7 +161,16 @@ impl View {
         self.again.notify_one();
     }
 
+    /// How many worlds were dropped before this one.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Acquire)
+    }
+
     fn drop_world(&self) {
+        // Again: between the request for this and now, all may have been read for an earlier one. And first of all:
+        // nobody may take the empty world for all that there is.
+        self.caught_up.send_replace(false);
+        self.dropped.fetch_add(1, Ordering::AcqRel);
         *self.world.write().unwrap_or_else(PoisonError::into_inner) = World::forgetting_after(self.retention);
         *self.reading() = Reading::default();
         self.in_flight.clear();
@@ -244,4 +259,27 @@ pub(crate) async fn follow(
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history;
+
+    #[test]
+    fn an_emptied_world_is_never_taken_for_all_that_there_is() {
+        let view = View::new(SignedDuration::from_hours(1), Clock::machine());
+        let history = history::none();
+        view.settle(&history);
+        assert!(view.is_caught_up());
+        // Two ask for it, and all has been read for the first before the second is heard.
+        view.read_again();
+        view.drop_world();
+        view.read_again();
+        view.settle(&history);
+        assert!(view.is_caught_up());
+        view.drop_world();
+        assert!(!view.is_caught_up());
+        assert_eq!(view.dropped(), 2);
+    }
 }

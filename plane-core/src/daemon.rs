@@ -6,6 +6,7 @@ use crate::{
     task::{Tasks, stop_signal},
     telemetry::{self, LogTap},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{fmt::Display, process::ExitCode, time::Duration};
 
 /// Reads the configuration, and runs the daemon until it ends by itself or a signal stops it; then its tasks have
@@ -21,11 +22,27 @@ pub fn run<C: DaemonConfig, E: Display>(
     };
     let log = telemetry::init();
     install_crypto_provider();
+    allow_files();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(until_stopped(&config, log, deadline, daemon)),
         Err(error) => {
             tracing::error!(%error, "the runtime does not start");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes as many open files as the system lets this process have: each connection is one, and what is given at first is
+/// meant for programs that count theirs with `select`.
+fn allow_files() {
+    let now = getrlimit(Resource::Nofile);
+    if now.current == now.maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now }) {
+        Ok(()) => tracing::debug!(from = now.current, to = now.maximum, "more files may be open"),
+        Err(error) => {
+            tracing::warn!(%error, limit = now.current, "no more files may be open than at first; see ulimit -n");
         }
     }
 }

@@ -89,7 +89,8 @@ async fn nsd(cluster: &Cluster, backends: &[(BackendId, usize)], folder: &Path) 
     let config = format!(
         "server:\n server-count: {processors}\n ip-address: 127.0.0.1@{}\n reuseport: yes\n username: \"\"\n chroot: \"\"\n \
          zonesdir: \"{path}\"\n pidfile: \"\"\n database: \"\"\n xfrdfile: \"{path}/xfrd.state\"\n \
-         zonelistfile: \"{path}/zone.list\"\n xfrdir: \"{path}\"\n\
+         zonelistfile: \"{path}/zone.list\"\n xfrdir: \"{path}\"\n \
+         minimal-responses: yes\n rrl-ratelimit: 0\n rrl-whitelist-ratelimit: 0\n\
          remote-control:\n control-enable: no\n\
          zone:\n name: \"{}\"\n zonefile: \"zone\"\n",
         address.port(),

@@ -52,9 +52,14 @@ fn sections_of_later_steps_are_refused_by_name() {
 
 #[test]
 fn what_is_in_them_is_checked_all_the_same() {
+    // As a name it has 254 bytes, which do not fit on the wire.
+    let long = ["a".repeat(62).as_str(); 4].join(".") + "a";
+    let longest = format!("x@{}", &long[1..]);
+    assert!(read(&[NATS_HOSTS, ("PLANE_DNS__SOA_EMAIL", &longest)]).is_ok());
     for (name, value, key) in [
         ("PLANE_DNS__SOA_EMAIL", "admin.example.org", "dns.soa_email"),
         ("PLANE_DNS__SOA_EMAIL", "@example.org", "dns.soa_email"),
+        ("PLANE_DNS__SOA_EMAIL", &format!("x@{long}"), "dns.soa_email"),
         ("PLANE_DNS__NS_IPS", "10.0.0.1,x", "dns.ns_ips"),
         ("PLANE_DNS__DOMAIN_NAME", "a..b", "dns.domain_name"),
         ("PLANE_DNS__TTL_SECS", "-1", "dns.ttl_secs"),

@@ -6,7 +6,7 @@
 use super::{name::QueryName, zone::Zone};
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use plane_core::{
-    id::ClusterName,
+    id::{BackendId, ClusterName},
     world::{Cluster, World},
 };
 use std::net::IpAddr;
@@ -129,6 +129,11 @@ fn zone_of<'w, 'q>(world: &'w World, question: &'q Question) -> Option<(usize, &
         .filter_map(|(at, name)| Some((at, name, world.cluster_named(name).filter(|cluster| exists(cluster))?)));
     let nearest = zones.next()?;
     if question.kind == RecordType::DS && nearest.0 == 0 { zones.next().or(Some(nearest)) } else { Some(nearest) }
+}
+
+/// Whether a backend's name would be that of another cluster, whose names are served instead.
+pub(crate) fn is_cluster(world: &World, cluster: &ClusterName, backend: &BackendId) -> bool {
+    world.cluster_named(&format!("{backend}.{cluster}")).is_some_and(exists)
 }
 
 /// Whether the log still knows anything of a cluster that has names.

@@ -12,7 +12,8 @@ use std::{
 
 /// How many datagrams one call takes at most.
 pub(super) const BATCH: usize = 64;
-/// The largest request that is read, in bytes; of a larger one the rest is lost, which makes it malformed.
+/// The largest request that is read, in bytes. Of a larger one the rest is lost: it is malformed, unless what is lost
+/// stands behind the message, where nobody looks.
 const LARGEST_REQUEST: usize = 4096;
 /// Room for what the kernel says of a datagram besides: to which of our addresses it came.
 const CONTROL: usize = 64;
@@ -86,8 +87,8 @@ impl Batch {
     /// What was received last.
     pub(super) fn exchanges(&mut self) -> impl Iterator<Item = Exchange<'_>> {
         self.slots.iter_mut().take(self.received).filter_map(|slot| {
-            let client = slot.client()?;
             slot.answer.clear();
+            let client = slot.client()?;
             let packet = slot.packet.get(..slot.length)?;
             Some(Exchange { packet, client, answer: &mut slot.answer })
         })
@@ -169,11 +170,20 @@ impl Batch {
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
-            // The first of them cannot be sent: the others may.
-            let done = usize::try_from(sent).unwrap_or(1).max(1);
+            let done = match usize::try_from(sent) {
+                Ok(done) => done.max(1),
+                // There is no room, so there is none for the others: that is a loss, which clients of UDP know.
+                Err(_) if is_full(&io::Error::last_os_error()) => return,
+                // The first of them cannot be sent: the others may.
+                Err(_) => 1,
+            };
             left = left.get_mut(done..).unwrap_or_default();
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Has the kernel say to which of our addresses a datagram came, so that its answer comes from there.

@@ -7,11 +7,14 @@
 use std::{
     hash::{BuildHasher, RandomState},
     net::IpAddr,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 /// How many networks are told apart at once. Two that fall on the same place take it from each other in turns.
 const PLACES: usize = 1 << 16;
+/// In so many parts the places are kept, so that sockets seldom wait for each other.
+const PARTS: usize = 64;
 /// What a network may have saved up: so much time's answers.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -31,7 +34,7 @@ pub(super) enum Verdict {
 pub(super) struct Limiter {
     /// What one answer takes of a network's time.
     each: Duration,
-    places: Box<[Place]>,
+    parts: Box<[Mutex<Box<[Place]>>]>,
     hasher: RandomState,
 }
 
@@ -66,14 +69,17 @@ impl Limiter {
     /// Lets each network have so many answers a second.
     pub(super) fn new(per_sec: u32) -> Self {
         let each = Duration::from_secs(1) / per_sec.max(1);
-        Self { each, places: vec![Place::default(); PLACES].into(), hasher: RandomState::new() }
+        let parts = (0..PARTS).map(|_| Mutex::new(vec![Place::default(); PLACES / PARTS].into())).collect();
+        Self { each, parts, hasher: RandomState::new() }
     }
 
-    /// Judges an answer to `client` at the time `now`, which never goes back.
-    pub(super) fn judge(&mut self, client: IpAddr, now: Duration) -> Verdict {
+    /// Judges an answer to `client` at the time `now`, which goes back by no more than the time that an answer takes.
+    pub(super) fn judge(&self, client: IpAddr, now: Duration) -> Verdict {
         let network = Network::of(client);
         let place = usize::try_from(self.hasher.hash_one(network)).unwrap_or_default() % PLACES;
-        let Some(place) = self.places.get_mut(place) else { return Verdict::Answer };
+        let Some(part) = self.parts.get(place % PARTS) else { return Verdict::Answer };
+        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = part.get_mut(place / PARTS) else { return Verdict::Answer };
         if place.network != network {
             *place = Place { network, ..Place::default() };
         }
@@ -92,7 +98,7 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    fn judge(limiter: &mut Limiter, client: &str, millis: u64, times: usize) -> [usize; 3] {
+    fn judge(limiter: &Limiter, client: &str, millis: u64, times: usize) -> [usize; 3] {
         let (client, now) = (client.parse().unwrap(), Duration::from_millis(millis));
         let mut counts = [0; 3];
         for _ in 0..times {
@@ -107,17 +113,17 @@ mod tests {
 
     #[test]
     fn a_network_gets_its_share_and_every_second_answer_above_it_points_to_tcp() {
-        let mut limiter = Limiter::new(100);
-        assert_eq!(judge(&mut limiter, "192.0.2.1", 0, 140), [100, 20, 20]);
+        let limiter = Limiter::new(100);
+        assert_eq!(judge(&limiter, "192.0.2.1", 0, 140), [100, 20, 20]);
         // Others of its network share with it, however they are written; other networks do not.
-        assert_eq!(judge(&mut limiter, "192.0.2.200", 0, 2), [0, 1, 1]);
-        assert_eq!(judge(&mut limiter, "::ffff:192.0.2.7", 0, 2), [0, 1, 1]);
-        assert_eq!(judge(&mut limiter, "192.0.3.1", 0, 10), [10, 0, 0]);
-        assert_eq!(judge(&mut limiter, "2001:db8:0:aa::1", 0, 100), [100, 0, 0]);
-        assert_eq!(judge(&mut limiter, "2001:db8:0:ab::1", 0, 2), [0, 1, 1]);
-        assert_eq!(judge(&mut limiter, "2001:db8:0:1aa::1", 0, 10), [10, 0, 0]);
+        assert_eq!(judge(&limiter, "192.0.2.200", 0, 2), [0, 1, 1]);
+        assert_eq!(judge(&limiter, "::ffff:192.0.2.7", 0, 2), [0, 1, 1]);
+        assert_eq!(judge(&limiter, "192.0.3.1", 0, 10), [10, 0, 0]);
+        assert_eq!(judge(&limiter, "2001:db8:0:aa::1", 0, 100), [100, 0, 0]);
+        assert_eq!(judge(&limiter, "2001:db8:0:ab::1", 0, 2), [0, 1, 1]);
+        assert_eq!(judge(&limiter, "2001:db8:0:1aa::1", 0, 10), [10, 0, 0]);
         // A tenth of a second later there is a tenth of its share, after a long time no more than one.
-        assert_eq!(judge(&mut limiter, "192.0.2.1", 100, 12), [10, 1, 1]);
-        assert_eq!(judge(&mut limiter, "192.0.2.1", 60_000, 102), [100, 1, 1]);
+        assert_eq!(judge(&limiter, "192.0.2.1", 100, 12), [10, 1, 1]);
+        assert_eq!(judge(&limiter, "192.0.2.1", 60_000, 102), [100, 1, 1]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{answer::Question, name::QueryName};
 use hickory_proto::{
-    op::{Header, MessageType, Metadata, OpCode, ResponseCode},
+    op::{Header, Metadata, OpCode, ResponseCode},
     rr::RecordType,
     serialize::binary::{BinDecodable, BinDecoder, DecodeError},
 };
@@ -33,22 +33,26 @@ pub(super) struct ClientEdns {
     pub(super) dnssec_ok: bool,
 }
 
-/// Reads a packet. Nothing for one that is not answered: without a whole header there is no id, and who answers answers
-/// can be made to do so for ever (RFC 8906 section 3).
+/// Whether a packet is answered at all: without a whole header there is no id, and who answers answers can be made to do
+/// so for ever (RFC 8906 section 3).
+pub(super) fn is_request(packet: &[u8]) -> bool {
+    packet.len() >= HEADER && packet.get(2).is_some_and(|flags| flags & 0x80 == 0)
+}
+
+/// Reads a packet. Nothing for one that is not answered.
 pub(super) fn read(packet: &[u8]) -> Option<Request> {
-    let mut decoder = BinDecoder::new(packet);
-    let header = Header::read(&mut decoder).ok()?;
-    if header.metadata.message_type == MessageType::Response {
+    if !is_request(packet) {
         return None;
     }
+    let mut decoder = BinDecoder::new(packet);
+    let header = Header::read(&mut decoder).ok()?;
     let mut request = Request { metadata: header.metadata, question: None, edns: None, fault: None };
     let read = read_rest(&mut decoder, &header, &mut request);
+    let is_newer = request.edns.is_some_and(|edns| edns.version > 0);
     request.fault = match header.metadata.op_code {
-        OpCode::Query => match (read, request.edns) {
-            (Err(_), _) => Some(ResponseCode::FormErr),
-            (Ok(()), Some(edns)) if edns.version > 0 => Some(ResponseCode::BADVERS),
-            (Ok(()), _) => None,
-        },
+        // What else is meant may be known to that version alone (RFC 6891 section 6.1.3).
+        _ if is_newer => Some(ResponseCode::BADVERS),
+        OpCode::Query => read.err().map(|_| ResponseCode::FormErr),
         // We have what they are for, and let nobody do it.
         OpCode::Update | OpCode::Notify => Some(ResponseCode::Refused),
         OpCode::Status | OpCode::Unknown(_) => Some(ResponseCode::NotImp),
@@ -56,35 +60,46 @@ pub(super) fn read(packet: &[u8]) -> Option<Request> {
     Some(request)
 }
 
+/// Reads what follows the header, as far as it can be: whatever is wrong, the answer needs what a client said of itself,
+/// and that comes last.
 fn read_rest(decoder: &mut BinDecoder<'_>, header: &Header, request: &mut Request) -> Result<(), DecodeError> {
-    // RFC 9619: more than one question has no meaning; none at all asks for nothing.
-    if header.counts.queries != 1 {
-        return Err(DecodeError::InsufficientBytes);
+    let counts = &header.counts;
+    let mut kind = None;
+    match counts.queries {
+        1 => {
+            let name = QueryName::read(decoder)?;
+            let asked = RecordType::from(decoder.read_u16()?.unverified());
+            let class = decoder.read_u16()?.unverified();
+            request.question = Some((Question { name, kind: asked, class }, HEADER..decoder.index()));
+            kind = Some(asked);
+        }
+        several_or_none => {
+            for _ in 0..several_or_none {
+                pass_name(decoder)?;
+                decoder.read_slice(4)?;
+            }
+        }
     }
-    let name = QueryName::read(decoder)?;
-    let kind = RecordType::from(decoder.read_u16()?.unverified());
-    let class = decoder.read_u16()?.unverified();
-    let is_transfer = kind == RecordType::IXFR;
-    request.question = Some((Question { name, kind, class }, HEADER..decoder.index()));
-    let before = u32::from(header.counts.answers) + u32::from(header.counts.authorities);
-    let is_query = header.metadata.op_code == OpCode::Query;
-    // A question that brings answers along is none; an incremental transfer says what it has (RFC 1995 section 3).
-    if is_query && before > u32::from(is_transfer) {
-        return Err(DecodeError::InsufficientBytes);
-    }
-    for _ in 0..before {
+    for _ in 0..u32::from(counts.answers) + u32::from(counts.authorities) {
         if read_record(decoder)?.is_some() {
             return Err(DecodeError::RecordNotInAdditionalSection(RecordType::OPT));
         }
     }
-    for _ in 0..header.counts.additionals {
+    for _ in 0..counts.additionals {
         if let Some(edns) = read_record(decoder)?
             && request.edns.replace(edns).is_some()
         {
             return Err(DecodeError::DuplicateEdns);
         }
     }
-    Ok(())
+    // RFC 9619: more than one question has no meaning; none at all asks for nothing. A question that brings answers along
+    // is none; an incremental transfer says what it has (RFC 1995 section 3).
+    let authorities = u16::from(kind == Some(RecordType::IXFR));
+    let is_query = header.metadata.op_code == OpCode::Query;
+    match kind {
+        Some(_) if !is_query || (counts.answers == 0 && counts.authorities <= authorities) => Ok(()),
+        Some(_) | None => Err(DecodeError::InsufficientBytes),
+    }
 }
 
 /// Passes over a record; what it says where it carries EDNS.
@@ -101,9 +116,9 @@ fn read_record(decoder: &mut BinDecoder<'_>) -> Result<Option<ClientEdns>, Decod
     if !is_root {
         return Err(DecodeError::UnrecognizedLabelCode(0));
     }
-    // Which options there are does not matter, only that they are.
+    // Which options there are does not matter, only that they are. What they look like in a later version is not known.
     let mut options = BinDecoder::new(data);
-    while !options.is_empty() {
+    while version == 0 && !options.is_empty() {
         let _code = options.read_u16()?;
         let length = options.read_u16()?.unverified();
         options.read_slice(length.into())?;

@@ -53,7 +53,7 @@ pub(super) fn write(
     };
     out.clear();
     let mut encoder = BinEncoder::new(out);
-    encoder.set_max_size(limit - EDNS);
+    encoder.set_max_size(if request.edns.is_some() { limit - EDNS } else { limit });
     let header = encoder.place::<Header>()?;
     let mut metadata = Metadata::response_from_request(&request.metadata);
     metadata.response_code = say.code;

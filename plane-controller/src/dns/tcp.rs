@@ -64,20 +64,29 @@ impl Connections {
     fn admit(&self, id: u64, most: usize) -> CancellationToken {
         let mut open = self.open();
         if open.len() >= most {
-            let longest = open.iter().min_by_key(|(_, open)| open.asked).map(|(id, _)| *id);
-            if let Some(longest) = longest.and_then(|id| open.remove(&id)) {
-                longest.give_way.cancel();
-            }
+            evict_longest(&mut open);
         }
         let give_way = CancellationToken::new();
         open.insert(id, Open { asked: Instant::now(), give_way: give_way.clone() });
         give_way
     }
 
+    /// Has the connection give way that is idle for the longest time.
+    fn evict_longest(&self) {
+        evict_longest(&mut self.open());
+    }
+
     fn asked(&self, id: u64, when: Instant) {
         if let Some(open) = self.open().get_mut(&id) {
             open.asked = when;
         }
+    }
+}
+
+fn evict_longest(open: &mut HashMap<u64, Open>) {
+    let longest = open.iter().min_by_key(|(_, open)| open.asked).map(|(id, _)| *id);
+    if let Some(longest) = longest.and_then(|id| open.remove(&id)) {
+        longest.give_way.cancel();
     }
 }
 
@@ -107,6 +116,10 @@ pub(super) async fn serve(listener: TcpListener, responder: Responder, limits: L
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "a DNS connection was not accepted");
+                // Where there are no files left, this one's is there for who comes next.
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    connections.evict_longest();
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -142,10 +155,13 @@ async fn converse(mut stream: TcpStream, responder: &Responder, limits: Limits, 
         let mut taken = 0;
         while let Some(request) = first(waiting.get(taken..).unwrap_or_default()) {
             taken += 2 + request.len();
-            if !responder.with_world(|world| responder.respond(world, request, manner, &mut out)) {
+            let responded = responder.with_world(|world| responder.respond(world, request, manner, &mut out));
+            let length = u16::try_from(out.len()).ok().filter(|_| responded);
+            let Some(length) = length else {
+                // What was asked before is answered.
+                send(&mut stream, &mut answers, limits).await;
                 return;
-            }
-            let Ok(length) = u16::try_from(out.len()) else { return };
+            };
             answers.extend_from_slice(&length.to_be_bytes());
             answers.extend_from_slice(&out);
             if answers.len() > SEND_ABOVE && !send(&mut stream, &mut answers, limits).await {

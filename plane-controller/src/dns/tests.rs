@@ -254,6 +254,65 @@ fn what_does_not_fit_is_asked_for_over_tcp() {
 }
 
 #[test]
+fn an_answer_takes_all_the_room_that_there_is() {
+    let (mut world, zone) = (world(), Zone::default());
+    let mut query = query("_acme-challenge.plane.test", RecordType::TXT);
+    // What there is without the values, each of which takes 13 bytes more than it has.
+    let empty = query.to_vec().unwrap().len() + 2 * 13;
+    let mut size = |size: usize, query: &Message| {
+        let (first, rest) = ("x".repeat(240), "y".repeat(size - empty - 240));
+        challenge(&mut world, "plane.test", &[&first, &rest]);
+        let mut out = Vec::new();
+        assert!(respond(Some(&world), &zone, &query.to_vec().unwrap(), UDP, &mut out));
+        (out.len(), Message::from_vec(&out).unwrap().truncation)
+    };
+    for whole in [501, 502, 511, 512] {
+        assert_eq!(size(whole, &query), (whole, false));
+    }
+    assert!(size(513, &query).1);
+    query.edns = Some(Edns::new());
+    query.edns.as_mut().unwrap().set_max_payload(512);
+    assert_eq!(size(501, &query), (512, false));
+    assert!(size(502, &query).1);
+}
+
+#[test]
+fn what_a_client_says_of_itself_is_heard_whatever_else_is_wrong() {
+    let (world, zone) = (world(), Zone::default());
+    let opt = |version: u8, options: &[u8]| {
+        let length = u8::try_from(options.len()).unwrap();
+        [&[0, 0, 41, 4, 208, 0, version, 0, 0, 0, length], options].concat()
+    };
+    let question = query("six.plane.test", RecordType::AAAA).to_vec().unwrap()[12..].to_vec();
+    let record = [&[0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4][..], &[192, 0, 2, 1]].concat();
+    let say = |opcode: u8, counts: [u8; 3], rest: &[&[u8]]| {
+        let [questions, answers, authorities] = counts;
+        let header = [0, 7, opcode << 3, 0, 0, questions, 0, answers, 0, authorities, 0, 1];
+        let answer = ask_packet(&world, &zone, &[&header[..], &rest.concat()].concat(), UDP).unwrap();
+        (u16::from(answer.response_code), answer.edns.map(|edns| edns.version()))
+    };
+    let (good, newer) = (opt(0, &[]), opt(1, &[]));
+    // FORMERR is 1, NOTIMP 4, REFUSED 5, BADVERS 16.
+    for (opcode, empty, whole) in [(0, 1, 0), (1, 4, 4), (2, 4, 4), (4, 5, 5), (5, 5, 5), (15, 4, 4)] {
+        assert_eq!(say(opcode, [0, 0, 0], &[&good]), (empty, Some(0)), "{opcode}");
+        assert_eq!(say(opcode, [1, 0, 0], &[&question, &good]), (whole, Some(0)), "{opcode}");
+        assert_eq!(say(opcode, [0, 0, 0], &[&newer]), (16, Some(0)), "{opcode}");
+        assert_eq!(say(opcode, [1, 0, 0], &[&question, &newer]), (16, Some(0)), "{opcode}");
+    }
+    assert_eq!(say(0, [2, 0, 0], &[&question, &question, &good]), (1, Some(0)));
+    assert_eq!(say(0, [1, 1, 0], &[&question, &record, &good]), (1, Some(0)));
+    assert_eq!(say(0, [1, 0, 1], &[&question, &record, &good]), (1, Some(0)));
+    // An incremental transfer says what it has, once.
+    let transfer = query("plane.test", RecordType::IXFR).to_vec().unwrap()[12..].to_vec();
+    assert_eq!(say(0, [1, 0, 1], &[&transfer, &record, &good]), (5, Some(0)));
+    assert_eq!(say(0, [1, 0, 2], &[&transfer, &record, &record, &good]), (1, Some(0)));
+    assert_eq!(say(0, [1, 1, 0], &[&transfer, &record, &good]), (1, Some(0)));
+    // What options of a later version look like is not known.
+    assert_eq!(say(0, [1, 0, 0], &[&question, &opt(1, &[0, 100, 0, 9])]), (16, Some(0)));
+    assert_eq!(say(0, [1, 0, 0], &[&question, &opt(0, &[0, 100, 0, 9])]).0, 1);
+}
+
+#[test]
 fn extensions_are_answered_as_their_version_has_it() {
     let (world, zone) = (world(), Zone::default());
     let mut query = query("six.plane.test", RecordType::AAAA);
@@ -338,18 +397,30 @@ fn what_is_no_question_is_answered_or_not_as_it_should_be() {
 
 /// What must hold of the answer to any packet.
 fn check(world: &World, zone: &Zone, packet: &[u8], out: &mut Vec<u8>) {
-    for manner in [UDP, TCP] {
-        if !respond(Some(world), zone, packet, manner, out) {
+    for (world, manner, answers) in [
+        (Some(world), UDP, true),
+        (Some(world), TCP, true),
+        (None, UDP, false),
+        (None, TCP, false),
+        (Some(world), Manner { truncated: true, ..UDP }, false),
+        (Some(world), Manner { truncated: true, ..TCP }, false),
+    ] {
+        if !respond(world, zone, packet, manner, out) {
             assert!(packet.len() < 12 || packet[2] & 0x80 != 0, "not answered: {packet:?}");
             continue;
         }
         assert_eq!(out[..2], packet[..2], "the id");
         assert!(out[2] & 0x80 != 0 && out[3] & 0x60 == 0, "flags: {out:?}");
-        assert!(manner == TCP || out.len() <= 1232, "{} bytes", out.len());
+        assert!(manner.transport == Transport::Tcp || out.len() <= 1232, "{} bytes", out.len());
         let answer = Message::from_vec(out).unwrap_or_else(|error| panic!("{error}: {packet:?} → {out:?}"));
         assert_eq!(answer.message_type, MessageType::Response);
         if let Some(question) = answer.queries.first() {
             assert!(out[12..].starts_with(&packet[12..12 + question.name().len()]), "the question");
+        }
+        let records = answer.answers.len() + answer.authorities.len() + answer.additionals.len();
+        assert!(answers || (records == 0 && !answer.authoritative), "{answer}");
+        if world.is_none() {
+            assert!(!matches!(answer.response_code, ResponseCode::NoError | ResponseCode::NXDomain), "{answer}");
         }
         for record in &answer.answers {
             assert_eq!(Some(&record.name), answer.queries.first().map(Query::name), "{answer}");

@@ -5,26 +5,22 @@ use super::{
     Responder,
     batch::{BATCH, Batch},
     limit::{Limiter, Verdict},
+    message,
     reply::{Manner, Transport},
 };
-use std::{
-    io,
-    os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{io, os::fd::AsFd, sync::Arc, time::Instant};
 use tokio::{io::Interest, net::UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 /// After so many batches other tasks have their turn.
-const YIELD_EVERY: u32 = 8;
+const YIELD_EVERY: u64 = 8;
 
 /// What all sockets share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) responder: Responder,
     /// The limit to answers, where there is one.
-    pub(super) limiter: Option<Arc<Mutex<Limiter>>>,
+    pub(super) limiter: Option<Arc<Limiter>>,
     /// From when the limiter's time counts.
     pub(super) began: Instant,
 }
@@ -32,7 +28,7 @@ pub(super) struct Shared {
 /// Answers on one socket until told to stop.
 pub(super) async fn serve(socket: UdpSocket, shared: Shared, stop: CancellationToken) {
     let mut batch = Batch::new();
-    for turn in 1_u32.. {
+    for turn in 1_u64.. {
         let ready = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -57,14 +53,15 @@ pub(super) async fn serve(socket: UdpSocket, shared: Shared, stop: CancellationT
 }
 
 fn answer(batch: &mut Batch, shared: &Shared) {
-    let mut limiter = shared.limiter.as_ref().map(|limiter| limiter.lock().unwrap_or_else(PoisonError::into_inner));
-    let now = limiter.as_ref().map(|_| shared.began.elapsed()).unwrap_or_default();
+    let limiter = shared.limiter.as_deref();
+    let now = limiter.map(|_| shared.began.elapsed()).unwrap_or_default();
     shared.responder.with_world(|world| {
         for exchange in batch.exchanges() {
-            let verdict = match &mut limiter {
-                None => Verdict::Answer,
-                Some(limiter) => limiter.judge(exchange.client, now),
-            };
+            // What gets no answer takes nothing of its network's share.
+            if !message::is_request(exchange.packet) {
+                continue;
+            }
+            let verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.judge(exchange.client, now));
             if verdict == Verdict::Nothing {
                 continue;
             }

@@ -230,7 +230,8 @@ impl Publish for AnnounceCall {
 
 /// Asks for a TXT value at `_acme-challenge.<cluster>`. Subject `cluster.C.set_acme_record`, drone to controller,
 /// answered `true` once it is in the log and the answering controller's name server serves it; the others follow within
-/// a second. A duplicate changes nothing.
+/// a second. The newest ten values are served; one that is set again is the newest again. The newest one set again changes
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAcmeRecord {
     /// The cluster.
