@@ -9,7 +9,7 @@ pub(super) use error::{AcmeError, Kind, Stage};
 use error::{At, kind_of};
 use instant_acme::{
     Account, AccountBuilder, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, ExternalAccountKey,
-    Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use jiff::Timestamp;
 use plane_core::{id::ClusterName, message::drone::SetAcmeRecord, nats::Nats};
@@ -175,6 +175,15 @@ impl Authority {
 
 /// Proves to the authority that the names are ours.
 async fn prove(order: &mut Order, cluster: &ClusterName, nats: &Nats) -> Result<(), AcmeError> {
+    match order.state().status {
+        // Earlier proofs still count.
+        OrderStatus::Ready => return Ok(()),
+        // To poll would be to wait in vain.
+        status @ (OrderStatus::Valid | OrderStatus::Invalid) => {
+            return Err(format!("the order is {status:?} before it was proved")).at(Stage::Order);
+        }
+        OrderStatus::Pending | OrderStatus::Processing => {}
+    }
     let mut values = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -208,26 +217,25 @@ async fn prove(order: &mut Order, cluster: &ClusterName, nats: &Nats) -> Result<
         }
     }
     match order.poll_ready(&polling()).await {
-        Ok(OrderStatus::Ready | OrderStatus::Valid) => Ok(()),
-        Ok(status) => {
-            Err(refusal(order).await.unwrap_or_else(|| format!("the order is {status:?}"))).at(Stage::Validation)
-        }
-        Err(error) if kind_of(&error) == Kind::BadNonce => Err(error).at(Stage::Validation),
-        Err(error) => match refusal(order).await {
-            Some(refusal) => Err(refusal).at(Stage::Validation),
-            None => Err(error).at(Stage::Validation),
+        Ok(OrderStatus::Ready) => Ok(()),
+        Ok(status) => match refusal(order).await {
+            Some(problem) => Err(Error::Api(problem)).at(Stage::Validation),
+            None => Err(format!("the order is {status:?}")).at(Stage::Validation),
         },
+        Err(error) if matches!(kind_of(&error), Kind::BadNonce | Kind::RateLimited) => Err(error).at(Stage::Validation),
+        Err(error) => Err(refusal(order).await.map_or(error, Error::Api)).at(Stage::Validation),
     }
 }
 
 /// Why the authority did not take the proof, in its own words.
-async fn refusal(order: &mut Order) -> Option<String> {
+async fn refusal(order: &mut Order) -> Option<Problem> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.ok()?;
         let state = authorization.refresh().await.ok()?;
-        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-            return Some(problem.to_string());
+        let found = state.challenges.iter().find_map(|challenge| challenge.error.clone());
+        if found.is_some() {
+            return found;
         }
     }
     None
