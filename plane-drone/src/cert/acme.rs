@@ -3,7 +3,13 @@
 
 mod error;
 
-use super::{Pair, account::AccountFile, seal::lenient_base64, timing::Window, web::Web};
+use super::{
+    Pair,
+    account::{AccountError, AccountFile},
+    seal::lenient_base64,
+    timing::Window,
+    web::Web,
+};
 use crate::config::acme::{AcmeConfig, KeyType};
 pub(super) use error::{AcmeError, Kind, Stage};
 use error::{At, kind_of};
@@ -98,12 +104,21 @@ impl Authority {
         Ok(Account::builder_with_http(Box::new(web)))
     }
 
+    async fn account_file<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&AccountFile) -> Result<T, AccountError> + Send + 'static,
+    ) -> Result<T, AcmeError> {
+        let file = self.account.clone();
+        let done = tokio::task::spawn_blocking(move || work(&file)).await;
+        done.map_err(|error| error.to_string()).at(Stage::Account)?.at(Stage::Account)
+    }
+
     /// The account of the kept key, which is made where there is none.
     async fn account(&self) -> Result<Account, AcmeError> {
         let server = || self.config.server.clone();
         let contact = format!("mailto:{}", self.config.admin_email);
         let wanted = NewAccount { contact: &[&contact], terms_of_service_agreed: true, only_return_existing: false };
-        let kept = self.account.load().at(Stage::Account)?;
+        let kept = self.account_file(AccountFile::load).await?;
         if let Some(kept) = &kept {
             let key =
                 (Key::from_pkcs8_der(kept.clone_key()).at(Stage::Account)?, PrivateKeyDer::Pkcs8(kept.clone_key()));
@@ -114,22 +129,22 @@ impl Authority {
             }
         }
         if let Some(external) = &self.config.eab {
-            // The client binds only keys that it makes itself.
+            // The client binds only keys that it makes itself, and an external account may be bound only once.
+            self.account_file(AccountFile::probe).await?;
             let secret = Zeroizing::new(lenient_base64(external.key.expose()).unwrap_or_default());
             let bound = ExternalAccountKey::new(external.key_id.clone(), &secret);
             let made = self.builder().await?.create(&wanted, server(), Some(&bound)).await;
             let (account, credentials) = made.at(Stage::Account)?;
-            if kept.is_some() {
-                let kept = self.account.put_aside().at(Stage::Account)?;
+            let key = credentials.private_key().clone_key();
+            if let Some(kept) = self.account_file(|file| file.keep(key)).await? {
                 tracing::warn!(kept = %kept.display(), "the CA does not know the account key; it is kept, and a new account was made");
             }
-            self.account.save(credentials.private_key()).at(Stage::Account)?;
             tracing::info!(account = account.id(), "made an account with the CA");
             return Ok(account);
         }
         let key = match kept {
             Some(key) => key,
-            None => self.account.make().at(Stage::Account)?,
+            None => self.account_file(AccountFile::make).await?,
         };
         let key = (Key::from_pkcs8_der(key.clone_key()).at(Stage::Account)?, PrivateKeyDer::Pkcs8(key));
         let (account, _) = self.builder().await?.create_from_key(key, server()).await.at(Stage::Account)?;
