@@ -10,7 +10,9 @@ use plane_dev::harness::{
 };
 use plane_drone::cert::{Files, Pair};
 use std::{
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     sync::{
@@ -327,13 +329,60 @@ async fn a_failing_disk_takes_nothing_away_and_orders_nothing() {
         SmallDisk::read_only(&folder);
         setting.said("mount it writable").await;
     } else {
-        println!("not root: disks that are full or read-only are left out");
+        // Only root may mount; a folder that others own is had without.
+        let modes = std::fs::metadata(&folder).unwrap().permissions();
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o555)).unwrap();
+        setting.said("must be able to write to its folder").await;
+        std::fs::set_permissions(&folder, modes).unwrap();
     }
     assert_eq!(setting.served(&trusting_old, 0).await, old.leaf_der());
     assert_eq!(setting.pebble.orders(), 0);
     drop(mount);
     let client = setting.client().await;
     let new = setting.served(&client, 0).await;
+    until("the new pair is on disk", || {
+        setting.files(0).load().is_ok_and(|pair| pair.is_some_and(|pair| pair.leaf_der() == new))
+    })
+    .await;
+    assert_eq!(setting.pebble.orders(), 1);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_behind_an_order_costs_no_second_one() {
+    let mut setting = Setting::new(PebbleSettings::default()).await;
+    setting.sharing(SECRET);
+    let (old, _) = setting.with_old_pair().await;
+    let folder = setting.files(0).key_path().parent().unwrap().to_owned();
+    // What a disk does is done by root, what a user may not by others.
+    let mount = SmallDisk::over(&folder);
+    let modes = std::fs::metadata(&folder).unwrap().permissions();
+    if mount.is_some() {
+        setting.files(0).install(&old).unwrap();
+    }
+    // Without a controller an order comes no further than to its challenges.
+    setting.cluster.controllers[0].pause().unwrap();
+    setting.link.mend();
+    setting.said("ordered a certificate").await;
+    match mount {
+        Some(_) => SmallDisk::read_only(&folder),
+        None => std::fs::set_permissions(&folder, Permissions::from_mode(0o555)).unwrap(),
+    }
+    let key = SharedKey::new(&setting.cluster.name, "pair");
+    let before = setting.cluster.client.shared(&key).await.map_or(0, |found| found.revision);
+    setting.cluster.controllers[0].resume().unwrap();
+    let client = setting.client().await;
+    let new = setting.served(&client, 0).await;
+    setting.said("cannot be kept on disk").await;
+    shared_again(&setting.cluster, before).await;
+    assert_eq!(setting.files(0).load().unwrap().unwrap(), old);
+    // A drone that starts again has it from NATS, though the disk still has the old one.
+    setting.cluster.drones[0].daemon.kill();
+    match mount {
+        Some(_) => SmallDisk::writable(&folder),
+        None => std::fs::set_permissions(&folder, modes).unwrap(),
+    }
+    setting.cluster.drones[0].restart().await.unwrap();
+    assert_eq!(setting.served(&client, 0).await, new);
     until("the new pair is on disk", || {
         setting.files(0).load().is_ok_and(|pair| pair.is_some_and(|pair| pair.leaf_der() == new))
     })
@@ -352,7 +401,15 @@ impl<'a> SmallDisk<'a> {
     }
 
     fn read_only(folder: &Path) {
-        let done = Command::new("mount").args(["-o", "remount,ro"]).arg(folder).status().unwrap();
+        Self::remount("remount,ro", folder);
+    }
+
+    fn writable(folder: &Path) {
+        Self::remount("remount,rw", folder);
+    }
+
+    fn remount(how: &str, folder: &Path) {
+        let done = Command::new("mount").args(["-o", how]).arg(folder).status().unwrap();
         assert!(done.success());
     }
 }
@@ -494,15 +551,19 @@ async fn two_clusters_have_a_certificate_each() {
     let mut setting = Setting::new(PebbleSettings::default()).await;
     setting.sharing(SECRET);
     let client = setting.client().await;
-    let first = setting.cluster.name.clone();
     setting.add_drone().await;
-    let second = std::mem::replace(&mut setting.cluster.name, unique_cluster());
+    let first = std::mem::replace(&mut setting.cluster.name, unique_cluster());
     setting.add_drone().await;
-    let (one, other) = (&setting.cluster.drones[0], &setting.cluster.drones[1]);
-    assert_eq!(first, second);
-    served(&client, one.https().unwrap(), &first).await;
-    served(&client, other.https().unwrap(), &setting.cluster.name).await;
-    assert!(client.shown(one.https().unwrap(), setting.cluster.name.as_str()).await.is_err());
+    let second = &setting.cluster.name;
+    let [one, other] = [0, 1].map(|drone| setting.cluster.drones[drone].https().unwrap());
+    let (of_first, of_second) = (served(&client, one, &first).await, served(&client, other, second).await);
+    assert_ne!(of_first, of_second);
+    for (drone, cluster) in [(0, &first), (1, second)] {
+        let pair = setting.files(drone).load().unwrap().unwrap();
+        assert!(pair.covers(cluster), "{:?}", pair.names());
+    }
+    assert!(client.shown(one, second.as_str()).await.is_err());
+    assert!(client.shown(other, first.as_str()).await.is_err());
     assert_eq!(setting.pebble.issued(), 2);
 }
 

@@ -3,13 +3,19 @@
 
 mod error;
 
-use super::{Pair, account::AccountFile, seal::lenient_base64, timing::Window, web::Web};
+use super::{
+    Pair,
+    account::{AccountError, AccountFile},
+    seal::lenient_base64,
+    timing::Window,
+    web::Web,
+};
 use crate::config::acme::{AcmeConfig, KeyType};
 pub(super) use error::{AcmeError, Kind, Stage};
 use error::{At, kind_of};
 use instant_acme::{
     Account, AccountBuilder, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, ExternalAccountKey,
-    Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use jiff::Timestamp;
 use plane_core::{id::ClusterName, message::drone::SetAcmeRecord, nats::Nats};
@@ -98,12 +104,21 @@ impl Authority {
         Ok(Account::builder_with_http(Box::new(web)))
     }
 
+    async fn account_file<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&AccountFile) -> Result<T, AccountError> + Send + 'static,
+    ) -> Result<T, AcmeError> {
+        let file = self.account.clone();
+        let done = tokio::task::spawn_blocking(move || work(&file)).await;
+        done.map_err(|error| error.to_string()).at(Stage::Account)?.at(Stage::Account)
+    }
+
     /// The account of the kept key, which is made where there is none.
     async fn account(&self) -> Result<Account, AcmeError> {
         let server = || self.config.server.clone();
         let contact = format!("mailto:{}", self.config.admin_email);
         let wanted = NewAccount { contact: &[&contact], terms_of_service_agreed: true, only_return_existing: false };
-        let kept = self.account.load().at(Stage::Account)?;
+        let kept = self.account_file(AccountFile::load).await?;
         if let Some(kept) = &kept {
             let key =
                 (Key::from_pkcs8_der(kept.clone_key()).at(Stage::Account)?, PrivateKeyDer::Pkcs8(kept.clone_key()));
@@ -114,22 +129,22 @@ impl Authority {
             }
         }
         if let Some(external) = &self.config.eab {
-            // The client binds only keys that it makes itself.
+            // The client binds only keys that it makes itself, and an external account may be bound only once.
+            self.account_file(AccountFile::probe).await?;
             let secret = Zeroizing::new(lenient_base64(external.key.expose()).unwrap_or_default());
             let bound = ExternalAccountKey::new(external.key_id.clone(), &secret);
             let made = self.builder().await?.create(&wanted, server(), Some(&bound)).await;
             let (account, credentials) = made.at(Stage::Account)?;
-            if kept.is_some() {
-                let kept = self.account.put_aside().at(Stage::Account)?;
+            let key = credentials.private_key().clone_key();
+            if let Some(kept) = self.account_file(|file| file.keep(key)).await? {
                 tracing::warn!(kept = %kept.display(), "the CA does not know the account key; it is kept, and a new account was made");
             }
-            self.account.save(credentials.private_key()).at(Stage::Account)?;
             tracing::info!(account = account.id(), "made an account with the CA");
             return Ok(account);
         }
         let key = match kept {
             Some(key) => key,
-            None => self.account.make().at(Stage::Account)?,
+            None => self.account_file(AccountFile::make).await?,
         };
         let key = (Key::from_pkcs8_der(key.clone_key()).at(Stage::Account)?, PrivateKeyDer::Pkcs8(key));
         let (account, _) = self.builder().await?.create_from_key(key, server()).await.at(Stage::Account)?;
@@ -175,6 +190,15 @@ impl Authority {
 
 /// Proves to the authority that the names are ours.
 async fn prove(order: &mut Order, cluster: &ClusterName, nats: &Nats) -> Result<(), AcmeError> {
+    match order.state().status {
+        // Earlier proofs still count.
+        OrderStatus::Ready => return Ok(()),
+        // To poll would be to wait in vain.
+        status @ (OrderStatus::Valid | OrderStatus::Invalid) => {
+            return Err(format!("the order is {status:?} before it was proved")).at(Stage::Order);
+        }
+        OrderStatus::Pending | OrderStatus::Processing => {}
+    }
     let mut values = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -208,26 +232,25 @@ async fn prove(order: &mut Order, cluster: &ClusterName, nats: &Nats) -> Result<
         }
     }
     match order.poll_ready(&polling()).await {
-        Ok(OrderStatus::Ready | OrderStatus::Valid) => Ok(()),
-        Ok(status) => {
-            Err(refusal(order).await.unwrap_or_else(|| format!("the order is {status:?}"))).at(Stage::Validation)
-        }
-        Err(error) if kind_of(&error) == Kind::BadNonce => Err(error).at(Stage::Validation),
-        Err(error) => match refusal(order).await {
-            Some(refusal) => Err(refusal).at(Stage::Validation),
-            None => Err(error).at(Stage::Validation),
+        Ok(OrderStatus::Ready) => Ok(()),
+        Ok(status) => match refusal(order).await {
+            Some(problem) => Err(Error::Api(problem)).at(Stage::Validation),
+            None => Err(format!("the order is {status:?}")).at(Stage::Validation),
         },
+        Err(error) if matches!(kind_of(&error), Kind::BadNonce | Kind::RateLimited) => Err(error).at(Stage::Validation),
+        Err(error) => Err(refusal(order).await.map_or(error, Error::Api)).at(Stage::Validation),
     }
 }
 
 /// Why the authority did not take the proof, in its own words.
-async fn refusal(order: &mut Order) -> Option<String> {
+async fn refusal(order: &mut Order) -> Option<Problem> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.ok()?;
         let state = authorization.refresh().await.ok()?;
-        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-            return Some(problem.to_string());
+        let found = state.challenges.iter().find_map(|challenge| challenge.error.clone());
+        if found.is_some() {
+            return found;
         }
     }
     None

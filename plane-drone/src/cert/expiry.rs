@@ -45,9 +45,10 @@ pub(super) fn days_left(now: Timestamp, validity: Validity) -> i64 {
     now.duration_until(validity.not_after).as_hours().div_euclid(24)
 }
 
-/// Whether it is to be told now, when it was last told `then` as this stage.
+/// Whether it is to be told now, when it was last told `then` as this stage. A clock that was set back must not silence
+/// it until it has caught up.
 pub(super) fn is_due(now: Timestamp, stage: Stage, told: Option<(Timestamp, Stage)>) -> bool {
-    told.is_none_or(|(then, before)| stage > before || then.duration_until(now) >= EVERY)
+    told.is_none_or(|(then, before)| stage > before || now < then || then.duration_until(now) >= EVERY)
 }
 
 #[cfg(test)]
@@ -90,5 +91,6 @@ mod tests {
         assert!(is_due(later(24), Stage::Ending, told));
         assert!(is_due(later(1), Stage::Urgent, told));
         assert!(!is_due(later(1), Stage::Good, told));
+        assert!(is_due(later(-1), Stage::Ending, told));
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use std::{
     fmt,
     fs::{self, File},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,8 +20,6 @@ use zeroize::Zeroizing;
 
 /// How much of a file is read, in bytes. A chain of four certificates with RSA keys has some 8 KiB.
 const MOST_BYTES: u64 = 1 << 20;
-/// How much is written to see whether there is room for a key or a chain, in bytes.
-const PROBE_BYTES: usize = 16 * 1024;
 /// How many links lead from a configured path to its file at most, as the kernel counts (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
@@ -99,8 +97,14 @@ pub enum FilesError {
     },
 }
 
+impl FilesError {
+    fn at(step: &Step, cause: io::Error) -> Self {
+        Self::Write { verb: step.verb(), path: step.path().to_owned(), cause }
+    }
+}
+
 /// What to do about a failed write.
-fn hint(cause: &io::Error) -> &'static str {
+pub(super) fn hint(cause: &io::Error) -> &'static str {
     match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free some space there",
         ErrorKind::ReadOnlyFilesystem => "; mount it writable, or give paths on a file system that is",
@@ -152,16 +156,8 @@ impl Files {
     pub fn probe(&self) -> Result<(), FilesError> {
         let _turn = self.turn();
         let places = self.places()?;
-        for path in [&places.key, &places.cert] {
-            let probe = PathBuf::from(format!("{}.probe", path.display()));
-            let written = File::create(&probe).and_then(|mut file| {
-                file.write_all(&[0; PROBE_BYTES])?;
-                file.sync_all()
-            });
-            let removed = fs::remove_file(&probe);
-            let failed = |verb| move |cause| FilesError::Write { verb, path: path.clone(), cause };
-            written.map_err(failed("write beside"))?;
-            removed.map_err(failed("tidy up beside"))?;
+        for place in [&places.key, &places.cert] {
+            steps::probe(place).map_err(|(step, cause)| FilesError::at(&step, cause))?;
         }
         Ok(())
     }
@@ -277,10 +273,7 @@ impl Interrupted {
 }
 
 fn carry_out(steps: &[Step], take: &mut dyn FnMut(&Step) -> io::Result<()>) -> Result<(), FilesError> {
-    steps.iter().try_for_each(|step| {
-        let failed = |cause| FilesError::Write { verb: step.verb(), path: step.path().to_owned(), cause };
-        take(step).map_err(failed)
-    })
+    steps.iter().try_for_each(|step| take(step).map_err(|cause| FilesError::at(step, cause)))
 }
 
 /// The text of a file; `None` where there is no file.

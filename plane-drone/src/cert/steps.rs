@@ -4,6 +4,7 @@
 //! Both files are written beside their places, as `<name>.next`, and made durable. Then the key is put into its place,
 //! then the certificate. Whoever finds the new key beside the old certificate finds the new one in its `.next`.
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use std::{
     ffi::OsString,
     fmt,
@@ -15,9 +16,11 @@ use std::{
 use zeroize::Zeroizing;
 
 /// Who may read a key: its owner.
-const KEY_MODE: u32 = 0o600;
+pub(super) const KEY_MODE: u32 = 0o600;
 /// Who may read a certificate: all.
 const CERT_MODE: u32 = 0o644;
+/// How much is written to see whether there is room for a key or a chain, in bytes.
+const PROBE_BYTES: usize = 16 * 1024;
 
 /// Where the parts of a pair lie, behind all links.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +44,13 @@ impl Places {
 }
 
 fn next(path: &Path) -> PathBuf {
+    beside(path, ".next")
+}
+
+/// A file's path with something appended to its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    name.push(".next");
+    name.push(suffix);
     name.into()
 }
 
@@ -145,8 +153,51 @@ pub(super) fn abandon(places: &Places) -> Vec<Step> {
     [&places.next_key, &places.next_cert].map(|path| Step::Remove(path.clone())).into()
 }
 
+/// Checks that a file could be replaced: as much is written beside it, and removed. What is mounted by itself cannot be
+/// replaced, though there is room beside it (rename(2), `EBUSY`). Tells which step failed.
+pub(super) fn probe(place: &Path) -> Result<(), (Step, io::Error)> {
+    let beside = beside(place, ".probe");
+    let steps = [
+        Step::Remove(beside.clone()),
+        Step::Create(beside.clone(), KEY_MODE),
+        Step::Write(beside.clone(), Zeroizing::new("0".repeat(PROBE_BYTES))),
+        Step::Sync(beside.clone()),
+        Step::Remove(beside.clone()),
+    ];
+    for step in steps {
+        if let Err(error) = step.take() {
+            // Where that fails too, the next probe does it.
+            let _ = Step::Remove(beside).take();
+            return Err((step, error));
+        }
+    }
+    if is_mounted(place) {
+        return Err((Step::Rename(beside, place.to_owned()), ErrorKind::ResourceBusy.into()));
+    }
+    Ok(())
+}
+
+/// Whether something is mounted over the very file. False where the kernel does not tell (before Linux 5.8).
+fn is_mounted(path: &Path) -> bool {
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 fn sync_folders(Places { key, cert, .. }: &Places) -> Vec<Step> {
     let mut folders = vec![folder(key).to_owned(), folder(cert).to_owned()];
     folders.dedup();
     folders.into_iter().map(Step::SyncFolder).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_by_itself_is_told_from_what_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_mounted(Path::new("/proc")));
+        assert!(!is_mounted(folder.path()));
+        assert!(!is_mounted(&folder.path().join("missing")));
+    }
 }

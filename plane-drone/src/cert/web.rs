@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::Request;
+use hyper::{
+    HeaderMap, Request,
+    header::{HeaderValue, RETRY_AFTER},
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -20,6 +23,8 @@ use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How large an answer may be, in bytes; chains of certificates are the largest.
 const MOST_BYTES: usize = 1 << 20;
+/// The longest pause that an authority may ask for, in seconds: 30 days.
+const MOST_RETRY_AFTER_SECS: u64 = 30 * 86_400;
 
 /// A client of the authority.
 pub(super) struct Web(Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
@@ -63,7 +68,8 @@ impl HttpClient for Web {
         let asked = self.0.request(request);
         Box::pin(async move {
             let answered = async {
-                let (parts, body) = asked.await.map_err(|error| Error::Other(Box::new(error)))?.into_parts();
+                let (mut parts, body) = asked.await.map_err(|error| Error::Other(Box::new(error)))?.into_parts();
+                bound_retry_after(&mut parts.headers);
                 let body = Limited::new(body, MOST_BYTES).collect().await.map_err(Error::Other)?.to_bytes();
                 Ok(BytesResponse { parts, body: Box::new(body) })
             };
@@ -71,6 +77,22 @@ impl HttpClient for Web {
             tokio::time::timeout(CALL_TIMEOUT, answered).await.unwrap_or_else(|_| Err(late()))
         })
     }
+}
+
+/// Bounds the pause that an authority asks for. The client adds any number of seconds to the time of day, which panics
+/// where the sum is none. Of dates it takes what is one; four digits of a year do no harm.
+fn bound_retry_after(headers: &mut HeaderMap) {
+    let Some(asked) = headers.remove(RETRY_AFTER) else { return };
+    let text = asked.to_str().unwrap_or_default().trim();
+    let is_number = !text.is_empty() && text.trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit());
+    // A number that is too large for the type is above the bound as well.
+    let bounded = match text.parse::<u64>() {
+        Ok(secs) => HeaderValue::from(secs.min(MOST_RETRY_AFTER_SECS)),
+        Err(_) if is_number => HeaderValue::from(MOST_RETRY_AFTER_SECS),
+        Err(_) if text.ends_with("GMT") => asked,
+        Err(_) => return,
+    };
+    headers.insert(RETRY_AFTER, bounded);
 }
 
 /// An error with what caused it.
@@ -85,4 +107,35 @@ pub(super) fn with_causes(error: &Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pause_that_an_authority_asks_for_is_beyond_the_time_of_day() {
+        let date = "Fri, 31 Dec 9999 23:59:59 GMT";
+        for (asked, bounded) in [
+            ("120", Some("120")),
+            (" 7 ", Some("7")),
+            ("2592001", Some("2592000")),
+            ("18446744073709551615", Some("2592000")),
+            ("+18446744073709551615", Some("2592000")),
+            ("99999999999999999999999", Some("2592000")),
+            (date, Some(date)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            // Of several the client takes the first.
+            for value in [asked, "18446744073709551615"] {
+                headers.append(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
+            }
+            bound_retry_after(&mut headers);
+            let left: Vec<_> = headers.get_all(RETRY_AFTER).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(left, Vec::from_iter(bounded), "{asked:?}");
+        }
+    }
 }

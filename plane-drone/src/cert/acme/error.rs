@@ -4,6 +4,9 @@ use super::super::web::with_causes;
 use instant_acme::Error;
 use std::{fmt, time::Duration};
 
+/// How much of an authority's words is told, in bytes.
+const MOST_CAUSE_BYTES: usize = 1024;
+
 /// How far an order came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -52,11 +55,21 @@ pub(crate) enum Kind {
     NameRefused,
     /// It is not among those that the DNS allows.
     Caa,
+    /// It does not let the account do this, or does not take the proof of a name.
+    Unauthorized,
     /// Anything else.
     Other,
 }
 
 impl Kind {
+    /// What failed. An authority may see the challenge, and refuse nevertheless.
+    fn said_at(self, stage: Stage) -> String {
+        match (self, stage) {
+            (Self::RateLimited | Self::NameRefused | Self::Caa, Stage::Validation) => "the CA refuses".to_owned(),
+            (_, stage) => stage.to_string(),
+        }
+    }
+
     fn hint(self, stage: Stage) -> &'static str {
         match (self, stage) {
             (Self::BadNonce, _) => "it is tried again",
@@ -66,6 +79,9 @@ impl Kind {
             (Self::ExternalAccount, _) => "give acme.eab with the key_id and key that the CA hands out",
             (Self::NameRefused, _) => "check cluster_domain; the CA gives no certificates for it",
             (Self::Caa, _) => "allow this CA in the controllers' dns.caa, or give another one as acme.server",
+            (Self::Unauthorized, Stage::Account | Stage::Order) => {
+                "where the account was closed, move the file at cert.account_key_path away, and a new one is made"
+            }
             (_, Stage::Reach | Stage::Window) => {
                 "check acme.server and acme.ca_path, and that this machine may connect to it"
             }
@@ -83,7 +99,7 @@ impl Kind {
 
 /// Why there is no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{stage}: {cause}; {}", kind.hint(*stage))]
+#[error("{}: {cause}; {}", kind.said_at(*stage), kind.hint(*stage))]
 pub(crate) struct AcmeError {
     /// How far it came.
     pub(crate) stage: Stage,
@@ -93,10 +109,21 @@ pub(crate) struct AcmeError {
 }
 
 impl AcmeError {
+    fn new(stage: Stage, kind: Kind, cause: &str) -> Self {
+        Self { stage, kind, cause: one_line(cause) }
+    }
+
     pub(super) fn late(limit: Duration) -> Self {
         let cause = format!("the order was not done within {} s", limit.as_secs());
-        Self { stage: Stage::Issue, kind: Kind::Other, cause }
+        Self::new(Stage::Issue, Kind::Other, &cause)
     }
+}
+
+/// A text of others as a part of a line of the log.
+fn one_line(text: &str) -> String {
+    let end = text.floor_char_boundary(MOST_CAUSE_BYTES);
+    let line = text[..end].replace(char::is_control, " ");
+    if end < text.len() { format!("{line}…") } else { line }
 }
 
 /// The kind of a client's error.
@@ -112,6 +139,7 @@ pub(super) fn kind_of(error: &Error) -> Kind {
             "externalAccountRequired" => Some(Kind::ExternalAccount),
             "rejectedIdentifier" => Some(Kind::NameRefused),
             "caa" => Some(Kind::Caa),
+            "unauthorized" => Some(Kind::Unauthorized),
             _ => None,
         })
         .unwrap_or(Kind::Other)
@@ -127,7 +155,7 @@ impl<T> At<T> for Result<T, Error> {
         self.map_err(|error| {
             // Where the call itself failed, the stage says nothing.
             let stage = if matches!(error, Error::Api(_) | Error::Timeout(_)) { stage } else { stage.or_reach(&error) };
-            AcmeError { stage, kind: kind_of(&error), cause: with_causes(&error) }
+            AcmeError::new(stage, kind_of(&error), &with_causes(&error))
         })
     }
 }
@@ -140,7 +168,7 @@ impl Stage {
 
 impl<T> At<T> for Result<T, String> {
     fn at(self, stage: Stage) -> Result<T, AcmeError> {
-        self.map_err(|cause| AcmeError { stage, kind: Kind::Other, cause })
+        self.map_err(|cause| AcmeError::new(stage, Kind::Other, &cause))
     }
 }
 
@@ -153,5 +181,46 @@ impl<T> At<T> for Result<T, &'static str> {
 impl<T> At<T> for Result<T, super::super::account::AccountError> {
     fn at(self, stage: Stage) -> Result<T, AcmeError> {
         self.map_err(|error| error.to_string()).at(stage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use instant_acme::Problem;
+
+    fn refused(kind: &str, detail: &str, stage: Stage) -> AcmeError {
+        let r#type = Some(format!("urn:ietf:params:acme:error:{kind}"));
+        let problem = Problem { r#type, detail: Some(detail.to_owned()), status: Some(403), subproblems: Vec::new() };
+        Err::<(), _>(Error::Api(problem)).at(stage).unwrap_err()
+    }
+
+    #[test]
+    fn what_the_ca_finds_while_it_looks_at_the_challenge_keeps_its_kind() {
+        let caa = refused("caa", "CAA record forbids", Stage::Validation);
+        assert_eq!((caa.stage, caa.kind), (Stage::Validation, Kind::Caa));
+        let said = caa.to_string();
+        assert!(said.contains("dns.caa") && said.contains("CAA record forbids"), "{said}");
+        assert!(!said.contains("does not see") && !said.contains("dig"), "{said}");
+        let limited = refused("rateLimited", "too many failed authorizations", Stage::Validation);
+        assert_eq!(limited.kind, Kind::RateLimited);
+        assert!(!limited.to_string().contains("does not see"), "{limited}");
+        let unseen = refused("unauthorized", "no TXT record", Stage::Validation).to_string();
+        assert!(unseen.contains("does not see the challenge") && unseen.contains("dig TXT"), "{unseen}");
+    }
+
+    #[test]
+    fn for_a_closed_account_it_says_how_to_get_another() {
+        for stage in [Stage::Account, Stage::Order] {
+            let said = refused("unauthorized", "account is deactivated", stage).to_string();
+            assert!(said.contains("move the file at cert.account_key_path away"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_ca_says_stays_one_line_of_bounded_length() {
+        let said = refused("serverInternal", &"a\u{1b}\nä".repeat(100_000), Stage::Order).to_string();
+        assert!(said.len() < MOST_CAUSE_BYTES + 200, "{}", said.len());
+        assert!(said.contains('…') && !said.contains(char::is_control), "{said}");
     }
 }

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::cert::testing;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::{
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Command,
+};
 use tempfile::TempDir;
 
 /// Where the two files are.
@@ -234,4 +237,52 @@ fn what_lies_beside_a_good_pair_is_not_looked_at() {
     // Nor is it taken for the other half of a pair that somebody is just replacing.
     fs::write(files.key_path(), testing::pair("plane.test").key_pem()).unwrap();
     assert!(files.load().is_err());
+}
+
+#[test]
+fn a_probe_leaves_nothing_and_follows_no_link() {
+    let root = tempfile::tempdir().unwrap();
+    let files = files(&root, Layout::OneFolder);
+    let victim = root.path().join("victim");
+    fs::write(&victim, "mine").unwrap();
+    symlink(&victim, root.path().join("live/key.pem.probe")).unwrap();
+    files.probe().unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+    assert_eq!(fs::read_dir(root.path().join("live")).unwrap().count(), 0);
+}
+
+/// A file that is mounted over another one, as containers get single files.
+struct BindMount(PathBuf);
+
+impl BindMount {
+    /// `None` where only root may.
+    fn over(path: PathBuf, source: &Path) -> Option<Self> {
+        let mounted = Command::new("mount").arg("--bind").args([source, &path]).output();
+        mounted.is_ok_and(|done| done.status.success()).then_some(Self(path))
+    }
+}
+
+impl Drop for BindMount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_file_that_is_mounted_by_itself_is_noticed_before_anything_is_ordered() {
+    for name in ["key.pem", "cert.pem"] {
+        let root = tempfile::tempdir().unwrap();
+        let files = files(&root, Layout::OneFolder);
+        let (source, place) = (root.path().join("source"), root.path().join("live").join(name));
+        fs::write(&source, "").unwrap();
+        fs::write(&place, "").unwrap();
+        files.probe().unwrap();
+        let Some(_mount) = BindMount::over(place, &source) else {
+            eprintln!("not root: {name} is not mounted; what tells mounts is tested beside `steps`");
+            continue;
+        };
+        let said = files.probe().unwrap_err().to_string();
+        assert!(said.contains(name) && said.contains("mount its folder instead"), "{said}");
+        assert!(files.install(&testing::pair("plane.test")).is_err(), "it would have failed after the order");
+    }
 }
