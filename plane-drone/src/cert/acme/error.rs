@@ -52,6 +52,8 @@ pub(crate) enum Kind {
     NameRefused,
     /// It is not among those that the DNS allows.
     Caa,
+    /// It issued something that will not do.
+    Unusable,
     /// Anything else.
     Other,
 }
@@ -66,6 +68,7 @@ impl Kind {
             (Self::ExternalAccount, _) => "give acme.eab with the key_id and key that the CA hands out",
             (Self::NameRefused, _) => "check cluster_domain; the CA gives no certificates for it",
             (Self::Caa, _) => "allow this CA in the controllers' dns.caa, or give another one as acme.server",
+            (Self::Unusable, _) => "it counts as issued, so the next order waits for days; ask who runs the CA",
             (_, Stage::Reach | Stage::Window) => {
                 "check acme.server and acme.ca_path, and that this machine may connect to it"
             }
@@ -96,6 +99,14 @@ impl AcmeError {
     pub(super) fn late(limit: Duration) -> Self {
         let cause = format!("the order was not done within {} s", limit.as_secs());
         Self { stage: Stage::Issue, kind: Kind::Other, cause }
+    }
+}
+
+impl AcmeError {
+    /// What was issued will not do.
+    pub(super) fn unusable(cause: String) -> Self {
+        let cause = format!("what it issued cannot be served: {cause}");
+        Self { stage: Stage::Issue, kind: Kind::Unusable, cause }
     }
 }
 
