@@ -201,7 +201,7 @@ impl Authority {
                     return self.fulfil(order, &pending, cluster).await;
                 }
                 Err(error) if is_final(&error) => {
-                    tracing::warn!(%error, "the CA does not know an earlier order any more")
+                    tracing::warn!(%error, "the CA does not know an earlier order any more");
                 }
                 Err(error) => return Err(error).at(Stage::Issue),
             }
