@@ -1,19 +1,21 @@
 //! Keeps a certificate: orders the first one, renews each in time, takes from and gives to the other drones of the
 //! cluster. What fails is said and tried again; nothing that still works is ever taken away.
 
+mod outcome;
 mod sharing;
 
 use super::{
     Files, Pair, Served,
-    acme::{AcmeError, Authority, Kind, Stage},
+    acme::{AcmeError, Authority},
     expiry,
     lease::{State, Turn, Writer},
     rest::RestFile,
     share::{KeySource, Share},
-    timing::{self, DISK_PAUSE, RATE_LIMITED_PAUSE, UNSEEN_PAUSES, UNSEEN_SHORT, UNUSABLE_PAUSE, Window},
+    timing::{self, DISK_PAUSE, Window},
 };
 use crate::config::acme::{AcmeConfig, KeyType};
 use jiff::Timestamp;
+use outcome::Voice;
 use plane_core::{
     chance::Chance,
     clock::Clock,
@@ -105,10 +107,6 @@ struct Refresher {
     fault: Voice,
     complaint: Voice,
 }
-
-/// What was said last and when, so that it is not said all the time.
-#[derive(Debug, Default)]
-struct Voice(Option<(String, Duration)>);
 
 /// Failures in a row, and until when to wait.
 #[derive(Debug, Default)]
@@ -277,47 +275,6 @@ impl Refresher {
         }
     }
 
-    /// Looks at what was just ordered, and gives the pause until there may be another order: a clock that is wrong, or a
-    /// life that is too short, must not make one order follow the other.
-    fn judge(&mut self, pair: &Pair) -> Duration {
-        if pair.validity().not_after <= self.clock.wall() {
-            let error = "the certificate that the CA has just issued has ended by this machine's clock; set the clock";
-            return self.failed(&error, Some(UNUSABLE_PAUSE));
-        }
-        if timing::due(pair.validity(), None, u64::MAX) <= self.clock.wall() {
-            let error = "the certificate that the CA has just issued is to be renewed already; have it issue for longer, and check \
-                         this machine's clock";
-            return self.failed(&error, Some(timing::after_short(pair.validity())));
-        }
-        self.rest.set(None);
-        Duration::ZERO
-    }
-
-    /// Notes an order that failed, and gives the pause until the next one.
-    fn failed_order(&mut self, error: &AcmeError) -> Duration {
-        if error.stage == Stage::Validation {
-            self.unseen = self.unseen.saturating_add(1);
-        }
-        // Where drones share, those of other drones count.
-        let unseen = if self.share.is_some() { self.trying.failures.saturating_add(1) } else { self.unseen };
-        self.failed(error, least_pause(error.stage, error.kind, unseen))
-    }
-
-    /// Notes that an order begins: a process that ends meanwhile, again and again, does not order each time.
-    fn begin(&self) {
-        self.rest.set(Some(timing::later(self.clock.wall(), CRASH_PAUSE)));
-    }
-
-    /// Rests as an earlier process was to.
-    fn recall(&mut self) {
-        let left = timing::span(self.clock.wall(), self.rest.get()).min(UNUSABLE_PAUSE);
-        if !left.is_zero() {
-            let (rest_secs, file) = (left.as_secs(), self.rest.path().display());
-            tracing::warn!(rest_secs, %file, "no certificate is ordered for a while, as before the restart; remove the file and restart to have it ordered at once");
-            self.trying.until = self.clock.boot() + left;
-        }
-    }
-
     /// Keeps a pair and serves it; where it cannot be kept, it is served nevertheless.
     async fn take_up(&mut self, pair: Pair, origin: &str) -> Arc<Pair> {
         let pair = Arc::new(pair);
@@ -353,34 +310,6 @@ impl Refresher {
         }
     }
 
-    /// Notes a failure and says it, and gives the pause until the next try.
-    fn failed(&mut self, error: &dyn std::fmt::Display, least: Option<Duration>) -> Duration {
-        let current = self.usable();
-        let left = current.as_ref().and_then(|pair| timing::left(self.clock.wall(), pair.validity()));
-        let longest = left.map(timing::longest);
-        self.trying.fail(&self.clock, &self.chance, longest);
-        if let Some(least) = least {
-            self.trying.until = self.trying.until.max(self.clock.boot() + least);
-        }
-        let pause = self.trying.until.saturating_sub(self.clock.boot());
-        let long = least.is_some_and(|least| least >= RATE_LIMITED_PAUSE);
-        self.rest.set(long.then(|| timing::later(self.clock.wall(), pause)));
-        self.tell_failure(error, pause);
-        pause
-    }
-
-    fn tell_failure(&self, error: &dyn std::fmt::Display, pause: Duration) {
-        let current = self.usable();
-        let again_secs = pause.as_secs();
-        match current {
-            Some(pair) => {
-                let days_left = expiry::days_left(self.clock.wall(), pair.validity());
-                tracing::warn!(%error, days_left, again_secs, "no new certificate; the one that there is stays in service");
-            }
-            None => tracing::error!(%error, again_secs, "no certificate"),
-        }
-    }
-
     fn connected(&self) -> Option<Nats> {
         self.nats.borrow().clone().filter(Nats::is_connected)
     }
@@ -398,31 +327,6 @@ impl Refresher {
         BUCKET_WAITING
     }
 
-    /// Says what is waited for, once.
-    fn say(&mut self, what: &str) {
-        if self.waiting.is_news(what, self.clock.boot()) {
-            tracing::info!(what, "waiting for a certificate");
-        }
-    }
-
-    /// Says what stops all orders, once, and again after a while.
-    fn fault(&mut self, error: &str) {
-        if !self.fault.is_news(error, self.clock.boot()) {
-            return;
-        }
-        match self.usable() {
-            Some(pair) => {
-                let days_left = expiry::days_left(self.clock.wall(), pair.validity());
-                tracing::warn!(
-                    error,
-                    days_left,
-                    "the certificate cannot be renewed; the one that there is stays in service"
-                );
-            }
-            None => tracing::error!(error, "no certificate can be had"),
-        }
-    }
-
     /// Works on the files where that may take its time.
     async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
         &self,
@@ -436,30 +340,6 @@ impl Refresher {
     }
 }
 
-/// The shortest pause after an order that failed, where the authority counts such failures, the `unseen`-th in a row
-/// where it did not see a challenge.
-fn least_pause(stage: Stage, kind: Kind, unseen: u32) -> Option<Duration> {
-    let (short, long) = UNSEEN_PAUSES;
-    match (kind, stage) {
-        (Kind::Unusable, _) => Some(UNUSABLE_PAUSE),
-        (Kind::RateLimited, _) => Some(RATE_LIMITED_PAUSE),
-        (Kind::BadNonce, _) => None,
-        (_, Stage::Validation) => Some(if unseen <= UNSEEN_SHORT { short } else { long }),
-        _ => None,
-    }
-}
-
-impl Voice {
-    /// Whether something was not said just now.
-    fn is_news(&mut self, what: &str, now: Duration) -> bool {
-        if self.0.as_ref().is_some_and(|(said, then)| said == what && now.saturating_sub(*then) < SAY_AGAIN) {
-            return false;
-        }
-        self.0 = Some((what.to_owned(), now));
-        true
-    }
-}
-
 impl Trying {
     /// Notes a failure, and gives the pause until the next try, which is no longer than `longest`.
     fn fail(&mut self, clock: &Clock, chance: &Chance, longest: Option<Duration>) -> Duration {
@@ -467,27 +347,5 @@ impl Trying {
         let pause = timing::pause(self.failures, longest, chance.number());
         self.until = clock.boot() + pause;
         pause
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_that_authorities_count_are_spaced_out() {
-        let secs = |unseen| least_pause(Stage::Validation, Kind::Other, unseen).unwrap().as_secs();
-        assert_eq!([1, 2, 3, 99].map(secs), [30, 30, 720, 720]);
-        assert_eq!(least_pause(Stage::Issue, Kind::Unusable, 1), Some(UNUSABLE_PAUSE));
-        assert_eq!(least_pause(Stage::Order, Kind::RateLimited, 1), Some(RATE_LIMITED_PAUSE));
-        assert_eq!(least_pause(Stage::Validation, Kind::BadNonce, 9), None);
-        assert_eq!(least_pause(Stage::Reach, Kind::Other, 9), None);
-    }
-
-    #[test]
-    fn what_stays_so_is_said_once_an_hour() {
-        let (mut voice, at) = (Voice::default(), Duration::from_secs);
-        assert!(voice.is_news("a", at(0)) && !voice.is_news("a", at(3599)));
-        assert!(voice.is_news("a", at(3600)) && voice.is_news("b", at(3601)));
     }
 }
