@@ -191,6 +191,7 @@ async fn from_nothing_where_nonces_are_rejected() {
         setting.add_drone().await;
         let client = setting.client().await;
         setting.served(&client, 0).await;
+        assert_eq!(setting.pebble.issued(), 1);
     }
 }
 
@@ -573,6 +574,10 @@ async fn what_ends_at_once_is_not_ordered_again_and_again() {
     setting.add_drone().await;
     let said = setting.cluster.drones[0].daemon.logged("has ended by this machine's clock").await.unwrap();
     assert!(said.contains("again_secs=1727"), "{said}");
+    // Nor after a restart.
+    setting.cluster.drones[0].daemon.kill();
+    setting.cluster.drones[0].restart().await.unwrap();
+    setting.said("as before the restart").await;
     assert_eq!(setting.pebble.issued(), 1);
 }
 

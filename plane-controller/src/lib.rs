@@ -284,7 +284,10 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     let mut serving = Vec::new();
     serving.extend(intake::serve(core).await?);
     serving.push(announce::serve(core).await?);
-    serving.push(acme::serve(core).await?);
+    // Values are asked for where they are served.
+    if core.zone.is_some() {
+        serving.push(acme::serve(core).await?);
+    }
     serving.extend(schedule::serve(core).await?);
     Ok(serving)
 }
@@ -299,7 +302,10 @@ async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     // It grants no locks, so it need not know whether the log lacks something from before.
     core.grants.vouch(core.nats.server());
     core.tasks.spawn_essential("watch the log", loss::watch(core.clone()));
-    Ok(vec![acme::serve(core).await?])
+    match core.zone {
+        Some(_) => Ok(vec![acme::serve(core).await?]),
+        None => Ok(Vec::new()),
+    }
 }
 
 async fn patiently<F: Future<Output = Result<(), NatsError>>>(what: &str, attempt: impl Fn() -> F) {

@@ -11,6 +11,7 @@ pub mod files;
 mod lease;
 pub mod pair;
 pub mod refresh;
+mod rest;
 pub mod seal;
 pub mod served;
 mod share;

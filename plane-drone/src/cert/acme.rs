@@ -1,7 +1,9 @@
 //! Orders a certificate (RFC 8555): a wildcard with the apex, proved over DNS (DNS-01), whose values the controllers
-//! serve. Nothing is kept between orders but the account's key.
+//! serve. Nothing is kept between orders but the account's key. An order that the authority is fulfilling is kept until
+//! its certificate was fetched: whatever fails then is gone on with, since authorities count what they issue.
 
 mod error;
+mod proof;
 
 use super::{
     Pair,
@@ -14,17 +16,22 @@ use crate::config::acme::{AcmeConfig, KeyType};
 pub(super) use error::{AcmeError, Kind, Stage};
 use error::{At, kind_of};
 use instant_acme::{
-    Account, AccountBuilder, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, ExternalAccountKey,
-    Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AccountBuilder, CertificateIdentifier, Error, ExternalAccountKey, Identifier, Key, NewAccount, NewOrder,
+    Order, OrderStatus, Problem, RetryPolicy,
 };
 use jiff::Timestamp;
-use plane_core::{id::ClusterName, message::drone::SetAcmeRecord, nats::Nats};
+use plane_core::{id::ClusterName, nats::Nats};
+use proof::prove;
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
     RsaKeySize,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use zeroize::Zeroizing;
 
 /// How long one order may take in all.
@@ -34,12 +41,10 @@ const WORK_TIMEOUT: Duration = Duration::from_secs(120);
 /// The first pause between two questions whether it is done; each is half as long again as the one before.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 const POLL_FACTOR: f32 = 1.5;
-/// How long a controller may take to serve a value.
-const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(10);
-/// After one controller's answer the others serve a value within this time.
-const OTHER_CONTROLLERS: Duration = Duration::from_secs(1);
-/// Orders that are begun again at once where the authority takes none of our nonces: the client gives up after three.
+/// Attempts that follow each other at once where the authority takes none of our nonces: the client gives up after three.
 const NONCE_TRIES: usize = 4;
+/// How often one order that is being fulfilled is gone on with: for about a day, by the pauses between attempts.
+const MOST_RESUMED: u32 = 24;
 
 /// A certificate authority and the account with it.
 #[derive(Debug)]
@@ -47,11 +52,58 @@ pub(super) struct Authority {
     config: AcmeConfig,
     account: AccountFile,
     key_type: KeyType,
+    /// The order that is being fulfilled.
+    pending: Mutex<Option<Arc<Pending>>>,
+}
+
+/// An order that the authority was asked to fulfil, or is about to be.
+struct Pending {
+    url: String,
+    key_pem: Zeroizing<String>,
+    /// The request for a certificate, as DER.
+    csr: Vec<u8>,
+    /// How often it was gone on with.
+    resumed: u32,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Authority {
     pub(super) fn new(config: AcmeConfig, account_key_path: PathBuf, key_type: KeyType) -> Self {
-        Self { config, account: AccountFile::new(account_key_path), key_type }
+        Self { config, account: AccountFile::new(account_key_path), key_type, pending: Mutex::default() }
+    }
+
+    /// Where the authority is found.
+    pub(super) fn server(&self) -> &str {
+        &self.config.server
+    }
+
+    /// Whether the authority may be issuing a certificate that was not fetched yet.
+    pub(super) fn is_issuing(&self) -> bool {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Goes on with no earlier order: there is a certificate by other means.
+    pub(super) fn forget(&self) {
+        self.set_pending(None);
+    }
+
+    fn set_pending(&self, pending: Option<Arc<Pending>>) {
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = pending;
+    }
+
+    /// The order to go on with, which counts as one more time.
+    fn resumed(&self) -> Option<Arc<Pending>> {
+        let mut kept = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let Pending { url, key_pem, csr, resumed } = kept.as_deref().filter(|p| p.resumed < MOST_RESUMED)?;
+        let again = Pending { url: url.clone(), key_pem: key_pem.clone(), csr: csr.clone(), resumed: resumed + 1 };
+        let again = Arc::new(again);
+        *kept = Some(again.clone());
+        Some(again)
     }
 
     /// Orders a certificate for a cluster. `replaced` is the one that it takes the place of, where the authority has
@@ -68,7 +120,7 @@ impl Authority {
                 left -= 1;
                 match self.attempt(cluster, replaced, nats).await {
                     Err(error) if error.kind == Kind::BadNonce && left > 0 => {
-                        tracing::debug!(%error, "the order is begun again");
+                        tracing::debug!(%error, "the order is tried again");
                     }
                     outcome => return outcome,
                 }
@@ -157,103 +209,83 @@ impl Authority {
 
     async fn attempt(&self, cluster: &ClusterName, replaced: Option<&Pair>, nats: &Nats) -> Result<Pair, AcmeError> {
         let account = self.account().await?;
-        let names = [format!("*.{cluster}"), cluster.to_string()];
-        let identifiers = names.clone().map(Identifier::Dns);
-        let plain = || NewOrder::new(&identifiers);
-        let leaf = replaced.map(|pair| CertificateDer::from(pair.leaf_der()));
-        let identifier = leaf.as_ref().and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
-        let mut order = match identifier {
-            None => account.new_order(&plain()).await.at(Stage::Order)?,
-            // A courtesy, which authorities refuse for certificates of another account.
-            Some(identifier) => match account.new_order(&plain().replaces(identifier)).await {
-                Ok(order) => order,
-                Err(error) => {
-                    tracing::debug!(%error, "the order does not say what it replaces");
-                    account.new_order(&plain()).await.at(Stage::Order)?
+        if let Some(pending) = self.resumed() {
+            match account.order(pending.url.clone()).await {
+                Ok(order) => {
+                    tracing::info!(%cluster, order = pending.url, "goes on with an earlier order");
+                    return self.fulfil(order, &pending, cluster).await;
                 }
-            },
-        };
+                Err(error) if is_final(&error) => {
+                    tracing::warn!(%error, "the CA does not know an earlier order any more");
+                }
+                Err(error) => return Err(error).at(Stage::Issue),
+            }
+        }
+        self.forget();
+        let names = [format!("*.{cluster}"), cluster.to_string()];
+        let mut order = new_order(&account, &names.clone().map(Identifier::Dns), replaced).await?;
         tracing::info!(%cluster, order = order.url(), "ordered a certificate");
         prove(&mut order, cluster, nats).await?;
         let key_type = self.key_type;
         let made = tokio::task::spawn_blocking(move || csr(key_type, names)).await;
         let (key_pem, csr) = made.map_err(|e| e.to_string()).and_then(|made| made).at(Stage::Issue)?;
-        order.finalize_csr(&csr).await.at(Stage::Issue)?;
-        let chain_pem = order.poll_certificate(&polling()).await.at(Stage::Issue)?;
-        let pair = Pair::parse(&key_pem, &chain_pem).map_err(|error| error.to_string()).at(Stage::Issue)?;
+        let pending = Arc::new(Pending { url: order.url().to_owned(), key_pem, csr, resumed: 0 });
+        self.set_pending(Some(pending.clone()));
+        self.fulfil(order, &pending, cluster).await
+    }
+
+    /// Has an order fulfilled whose names are proved, and fetches the certificate. Where this fails the order is kept,
+    /// unless the authority will never fulfil it.
+    async fn fulfil(&self, mut order: Order, pending: &Pending, cluster: &ClusterName) -> Result<Pair, AcmeError> {
+        if order.state().status == OrderStatus::Ready
+            && let Err(error) = order.finalize_csr(&pending.csr).await
+        {
+            if is_final(&error) {
+                self.forget();
+            }
+            return Err(error).at(Stage::Issue);
+        }
+        let chain_pem = match order.poll_certificate(&polling()).await {
+            Ok(chain_pem) => chain_pem,
+            Err(error) => {
+                if matches!(order.state().status, OrderStatus::Invalid | OrderStatus::Pending) {
+                    self.forget();
+                }
+                return Err(error).at(Stage::Issue);
+            }
+        };
+        // It was issued, and counts; to fetch it again would not make it better.
+        self.forget();
+        let pair = Pair::parse(&pending.key_pem, &chain_pem).map_err(|error| error.to_string());
+        let pair = pair.map_err(AcmeError::unusable)?;
         if pair.covers(cluster) {
             return Ok(pair);
         }
-        Err(format!("it issued a certificate for {:?}", pair.names())).at(Stage::Issue)
+        Err(AcmeError::unusable(format!("it is for {:?}", pair.names())))
     }
 }
 
-/// Proves to the authority that the names are ours.
-async fn prove(order: &mut Order, cluster: &ClusterName, nats: &Nats) -> Result<(), AcmeError> {
-    match order.state().status {
-        // Earlier proofs still count.
-        OrderStatus::Ready => return Ok(()),
-        // To poll would be to wait in vain.
-        status @ (OrderStatus::Valid | OrderStatus::Invalid) => {
-            return Err(format!("the order is {status:?} before it was proved")).at(Stage::Order);
-        }
-        OrderStatus::Pending | OrderStatus::Processing => {}
-    }
-    let mut values = Vec::new();
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.at(Stage::Order)?;
-        // An earlier proof may still count.
-        if authorization.status == AuthorizationStatus::Valid {
-            continue;
-        }
-        let challenge = authorization.challenge(ChallengeType::Dns01);
-        let challenge = challenge.ok_or("it offers no challenge over DNS (dns-01), which wildcards need");
-        values.push(challenge.at(Stage::Order)?.key_authorization().dns_value());
-    }
-    for value in &values {
-        let request = SetAcmeRecord { cluster: cluster.clone(), value: value.clone() };
-        let served = nats.request(&request, CONTROLLER_TIMEOUT).await.map_err(|error| error.to_string());
-        if !served.at(Stage::Challenge)? {
-            return Err("a controller refused").at(Stage::Challenge);
+/// Orders a certificate; says which one it takes the place of, where the authority takes that.
+async fn new_order(account: &Account, identifiers: &[Identifier], replaced: Option<&Pair>) -> Result<Order, AcmeError> {
+    let plain = || NewOrder::new(identifiers);
+    let leaf = replaced.map(|pair| CertificateDer::from(pair.leaf_der()));
+    if let Some(identifier) = leaf.as_ref().and_then(|leaf| CertificateIdentifier::try_from(leaf).ok()) {
+        match account.new_order(&plain().replaces(identifier)).await {
+            // A courtesy, which authorities refuse for certificates of another account.
+            Err(error) if matches!(error, Error::Unsupported(_)) || is_final(&error) => {
+                tracing::debug!(%error, "the order does not say what it replaces");
+            }
+            ordered => return ordered.at(Stage::Order),
         }
     }
-    if !values.is_empty() {
-        tokio::time::sleep(OTHER_CONTROLLERS).await;
-    }
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.at(Stage::Validation)?;
-        if authorization.status == AuthorizationStatus::Valid {
-            continue;
-        }
-        if let Some(mut challenge) = authorization.challenge(ChallengeType::Dns01) {
-            challenge.set_ready().await.at(Stage::Validation)?;
-        }
-    }
-    match order.poll_ready(&polling()).await {
-        Ok(OrderStatus::Ready) => Ok(()),
-        Ok(status) => match refusal(order).await {
-            Some(problem) => Err(Error::Api(problem)).at(Stage::Validation),
-            None => Err(format!("the order is {status:?}")).at(Stage::Validation),
-        },
-        Err(error) if matches!(kind_of(&error), Kind::BadNonce | Kind::RateLimited) => Err(error).at(Stage::Validation),
-        Err(error) => Err(refusal(order).await.map_or(error, Error::Api)).at(Stage::Validation),
-    }
+    account.new_order(&plain()).await.at(Stage::Order)
 }
 
-/// Why the authority did not take the proof, in its own words.
-async fn refusal(order: &mut Order) -> Option<Problem> {
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.ok()?;
-        let state = authorization.refresh().await.ok()?;
-        let found = state.challenges.iter().find_map(|challenge| challenge.error.clone());
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
+/// Whether asking for the same again is of no use: the authority refuses it, and for no passing reason.
+fn is_final(error: &Error) -> bool {
+    let Error::Api(Problem { status, .. }) = error else { return false };
+    let passing = matches!(kind_of(error), Kind::BadNonce | Kind::RateLimited);
+    !passing && status.is_none_or(|status| (400..500).contains(&status) && status != 429)
 }
 
 fn polling() -> RetryPolicy {
@@ -279,6 +311,38 @@ fn csr(key_type: KeyType, names: [String; 2]) -> Result<(Zeroizing<String>, Vec<
 mod tests {
     use super::*;
     use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
+
+    #[test]
+    fn only_what_the_authority_refuses_for_good_is_given_up() {
+        let problem = |kind: &str, status| {
+            let text = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}","status":{status}}}"#);
+            Error::Api(serde_json::from_str(&text).unwrap())
+        };
+        for error in [problem("malformed", 404), problem("badCSR", 400), problem("unauthorized", 403)] {
+            assert!(is_final(&error), "{error:?}");
+        }
+        let passing = [problem("badNonce", 400), problem("rateLimited", 429), problem("serverInternal", 500)];
+        for error in passing.into_iter().chain([Error::Timeout(None), Error::Str("no answer")]) {
+            assert!(!is_final(&error), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_being_fulfilled_is_gone_on_with_for_a_while() {
+        let config = serde_json::from_str(r#"{"server":"https://ca.test/dir","admin_email":"a@b.test"}"#).unwrap();
+        let authority = Authority::new(config, "/nowhere".into(), KeyType::EcdsaP256);
+        assert!(authority.resumed().is_none() && !authority.is_issuing());
+        let pending =
+            Pending { url: "https://ca.test/1".into(), key_pem: Zeroizing::default(), csr: vec![1], resumed: 0 };
+        authority.set_pending(Some(Arc::new(pending)));
+        for _ in 0..MOST_RESUMED {
+            assert!(authority.is_issuing());
+            assert_eq!(authority.resumed().unwrap().url, "https://ca.test/1");
+        }
+        assert!(authority.resumed().is_none());
+        authority.forget();
+        assert!(!authority.is_issuing());
+    }
 
     #[test]
     fn a_key_of_each_kind_asks_for_both_names() {

@@ -120,6 +120,11 @@ impl Pair {
         has(&wildcard) && has(cluster.as_str())
     }
 
+    /// Whether its issuer is itself: a placeholder, or an operator's own.
+    pub(super) fn is_self_issued(&self) -> bool {
+        X509Certificate::from_der(self.leaf_der()).is_ok_and(|(_, leaf)| leaf.issuer() == leaf.subject())
+    }
+
     /// What a handshake needs.
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()

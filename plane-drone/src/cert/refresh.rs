@@ -1,18 +1,21 @@
 //! Keeps a certificate: orders the first one, renews each in time, takes from and gives to the other drones of the
 //! cluster. What fails is said and tried again; nothing that still works is ever taken away.
 
+mod outcome;
 mod sharing;
 
 use super::{
     Files, Pair, Served,
-    acme::{AcmeError, Authority, Kind},
+    acme::{AcmeError, Authority},
     expiry,
-    lease::{State, Turn},
+    lease::{State, Turn, Writer},
+    rest::RestFile,
     share::{KeySource, Share},
-    timing::{self, RATE_LIMITED_PAUSE, UNUSABLE_PAUSE, Window},
+    timing::{self, DISK_PAUSE, Window},
 };
 use crate::config::acme::{AcmeConfig, KeyType};
 use jiff::Timestamp;
+use outcome::Voice;
 use plane_core::{
     chance::Chance,
     clock::Clock,
@@ -33,6 +36,13 @@ const BUCKET_WAITING: Duration = Duration::from_secs(1);
 const WINDOW_FOR: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(86_400));
 /// The same where it could not be had.
 const WINDOW_AGAIN: Duration = Duration::from_secs(3600);
+
+/// For how long NATS may be away before it is said that a certificate has to wait for it.
+const NATS_AWAY: Duration = Duration::from_secs(10);
+/// The pause after an order that this process began and did not live to end.
+const CRASH_PAUSE: Duration = Duration::from_secs(60);
+/// After so long what is still so is said again.
+const SAY_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What a drone needs to keep a certificate.
 #[derive(Debug)]
@@ -79,15 +89,23 @@ struct Refresher {
     nats: watch::Receiver<Option<Nats>>,
     clock: Clock,
     chance: Chance,
-    /// A pair that is served and that the disk has not taken.
-    unwritten: Option<Arc<Pair>>,
+    /// The pair that this process ordered last.
+    ordered: Option<Arc<Pair>>,
+    /// Until when there is no order, also after a restart.
+    rest: RestFile,
+    /// How often in a row the authority did not see a challenge.
+    unseen: u32,
+    /// Since when, by the boot clock, NATS is away.
+    away: Option<Duration>,
     /// What failed in a row, and until when, by the boot clock, nothing is tried.
     trying: Trying,
     writing: Trying,
     /// When the pair that is served is to be renewed.
     renewal: Renewal,
-    /// What was said last, so that it is said once.
-    said: Option<String>,
+    /// What was said of waiting, of faults that stop orders, and of sharing.
+    waiting: Voice,
+    fault: Voice,
+    complaint: Voice,
 }
 
 /// Failures in a row, and until when to wait.
@@ -112,8 +130,10 @@ impl Refresher {
         let Parts { cluster, drone, files, served, acme, account_key_path, key_type, shared, .. } = parts;
         let (nats, clock, chance) = (parts.nats, parts.clock, parts.chance);
         let share = shared.map(|(source, limit)| {
-            (Share::new(cluster.clone(), drone, chance.uuid().to_string(), limit, clock.clone()), source)
+            let own = Writer { drone, instance: chance.uuid().to_string() };
+            (Share::new(cluster.clone(), acme.server.clone(), own, limit, clock.clone()), source)
         });
+        let rest = RestFile::beside(&account_key_path);
         let authority = Authority::new(acme, account_key_path, key_type);
         let (trying, writing, renewal) = (Trying::default(), Trying::default(), Renewal::default());
         Self {
@@ -125,15 +145,21 @@ impl Refresher {
             nats,
             clock,
             chance,
-            unwritten: None,
+            ordered: None,
+            rest,
+            unseen: 0,
+            away: None,
             trying,
             writing,
             renewal,
-            said: None,
+            waiting: Voice::default(),
+            fault: Voice::default(),
+            complaint: Voice::default(),
         }
     }
 
     async fn run(mut self) {
+        self.recall();
         let (mut changed, mut nats) = (self.served.changed(), self.nats.clone());
         loop {
             changed.mark_unchanged();
@@ -151,6 +177,7 @@ impl Refresher {
     async fn step(&mut self) -> Duration {
         self.write_again().await;
         let Some(nats) = self.connected() else { return self.without_nats() };
+        self.away = None;
         let found = match self.exchange(&nats).await {
             Ok(found) => found,
             Err(wait) => return wait,
@@ -159,18 +186,31 @@ impl Refresher {
         let due = self.due(current.as_ref()).await;
         let left = timing::span(self.clock.wall(), due);
         if !left.is_zero() {
-            (self.said, self.trying) = (None, Trying::default());
+            (self.waiting, self.fault, self.trying) = (Voice::default(), Voice::default(), Trying::default());
+            self.unseen = 0;
+            self.authority.forget();
             return if found.is_some() { left.min(self.bucket_pause()) } else { left };
         }
-        let rest = self.trying.until.saturating_sub(self.clock.boot());
+        let mut until = self.trying.until;
+        if self.served.unwritten().is_some() || self.writing.failures > 0 {
+            until = until.max(self.writing.until);
+        }
+        let rest = until.saturating_sub(self.clock.boot());
         if !rest.is_zero() {
             return if found.is_some() { rest.min(BUCKET_WAITING) } else { rest };
         }
         // What cannot be kept is not ordered: authorities count orders.
-        if let Err(error) = self.blocking(Files::probe).await {
-            return self.failed(&error, None);
+        if self.served.unwritten().is_some() {
+            return BUCKET_WAITING;
         }
+        if let Err(error) = self.blocking(Files::probe).await {
+            let pause = self.writing.fail(&self.clock, &self.chance, Some(DISK_PAUSE));
+            self.tell_failure(&error, pause);
+            return pause;
+        }
+        self.writing = Trying::default();
         let Some(found) = found else {
+            self.begin();
             let outcome = self.order(&nats, current.as_deref()).await;
             return self.ordered(outcome).await;
         };
@@ -178,7 +218,7 @@ impl Refresher {
             Turn::Take { failures } => self.order_for_all(&nats, &found, *failures, current.as_deref()).await,
             Turn::Wait(left) => {
                 let problem = found.problem.clone().unwrap_or_else(|| "it is under way".to_owned());
-                self.say(format!("another drone orders for the cluster: {problem}"));
+                self.say(&format!("another drone orders for the cluster: {problem}"));
                 (*left).min(BUCKET_WAITING)
             }
         }
@@ -228,86 +268,46 @@ impl Refresher {
     async fn ordered(&mut self, outcome: Result<Pair, AcmeError>) -> Duration {
         match outcome {
             Ok(pair) => {
-                self.take_up(pair, "ordered").await;
-                self.judge()
+                let pair = self.take_up(pair, "ordered").await;
+                self.judge(&pair)
             }
-            Err(error) => {
-                let least = (error.kind == Kind::RateLimited).then_some(RATE_LIMITED_PAUSE);
-                self.failed(&error, least)
-            }
+            Err(error) => self.failed_order(&error),
         }
-    }
-
-    /// Looks at what was just ordered, and gives the pause until there may be another order: a clock that is wrong, or a
-    /// life that is too short, must not make one order follow the other.
-    fn judge(&mut self) -> Duration {
-        let Some(pair) = self.usable() else {
-            let error = "the certificate that the CA has just issued has ended by this machine's clock; set the clock";
-            return self.failed(&error, Some(UNUSABLE_PAUSE));
-        };
-        if timing::due(pair.validity(), None, u64::MAX) <= self.clock.wall() {
-            let error = "the certificate that the CA has just issued is to be renewed already; have it issue for longer, and check \
-                         this machine's clock";
-            return self.failed(&error, None);
-        }
-        Duration::ZERO
     }
 
     /// Keeps a pair and serves it; where it cannot be kept, it is served nevertheless.
-    async fn take_up(&mut self, pair: Pair, origin: &str) {
+    async fn take_up(&mut self, pair: Pair, origin: &str) -> Arc<Pair> {
         let pair = Arc::new(pair);
         let (days_left, not_after) = (expiry::days_left(self.clock.wall(), pair.validity()), pair.validity().not_after);
         tracing::info!(origin, days_left, %not_after, "a new certificate");
         self.writing = Trying::default();
-        self.said = None;
-        self.unwritten = Some(pair);
+        self.served.set_unwritten(Some(pair.clone()));
         self.write_again().await;
+        pair
     }
 
     /// Writes a pair that the disk has not taken, and serves it.
     async fn write_again(&mut self) {
-        let Some(pair) = self.unwritten.clone() else { return };
-        let served = self.served.current();
-        if served.as_ref().is_some_and(|served| served.validity().not_before > pair.validity().not_before) {
-            self.unwritten = None;
+        let Some(pair) = self.served.unwritten() else { return };
+        // What covers nothing or has ended is not spared, however new it is.
+        let usable = self.usable();
+        if usable.is_some_and(|usable| usable.validity().not_before > pair.validity().not_before) {
+            self.served.set_unwritten(None);
             return;
         }
+        self.served.install(pair.clone());
         if self.clock.boot() < self.writing.until {
             return;
         }
-        let writing = pair.clone();
-        let written = self.blocking(move |files| files.install(&writing)).await;
-        if let Ok(again) = Pair::parse(pair.key_pem(), pair.chain_pem()) {
-            self.served.install(again);
-        }
+        let written = self.blocking(move |files| files.install(&pair)).await;
         match written {
-            Ok(()) => self.unwritten = None,
+            Ok(()) => self.served.set_unwritten(None),
             Err(error) => {
-                let pause = self.writing.fail(&self.clock, &self.chance, None);
+                let pause = self.writing.fail(&self.clock, &self.chance, Some(DISK_PAUSE));
                 let again_secs = pause.as_secs();
                 tracing::error!(error, again_secs, "the new certificate is served, but cannot be kept on disk");
             }
         }
-    }
-
-    /// Notes a failure and says it, and gives the pause until the next try.
-    fn failed(&mut self, error: &dyn std::fmt::Display, least: Option<Duration>) -> Duration {
-        let current = self.usable();
-        let left = current.as_ref().and_then(|pair| timing::left(self.clock.wall(), pair.validity()));
-        self.trying.fail(&self.clock, &self.chance, left);
-        if let Some(least) = least {
-            self.trying.until = self.trying.until.max(self.clock.boot() + least);
-        }
-        let pause = self.trying.until.saturating_sub(self.clock.boot());
-        let again_secs = pause.as_secs();
-        match current {
-            Some(pair) => {
-                let days_left = expiry::days_left(self.clock.wall(), pair.validity());
-                tracing::warn!(%error, days_left, again_secs, "no new certificate; the one that there is stays in service");
-            }
-            None => tracing::error!(%error, again_secs, "no certificate"),
-        }
-        pause
     }
 
     fn connected(&self) -> Option<Nats> {
@@ -319,18 +319,12 @@ impl Refresher {
         let due = current
             .as_ref()
             .map_or(Timestamp::MIN, |pair| timing::due(pair.validity(), self.renewal.window, self.renewal.draw));
-        if due <= self.clock.wall() {
-            self.say("a certificate is due, and NATS cannot be reached".to_owned());
+        let now = self.clock.boot();
+        let away = now.saturating_sub(*self.away.get_or_insert(now));
+        if due <= self.clock.wall() && away >= NATS_AWAY {
+            self.fault("a certificate is due, and NATS cannot be reached; check that it runs, and the section [nats]");
         }
         BUCKET_WAITING
-    }
-
-    /// Says something once.
-    fn say(&mut self, what: String) {
-        if self.said.as_ref() != Some(&what) {
-            tracing::info!(what, "waiting for a certificate");
-            self.said = Some(what);
-        }
     }
 
     /// Works on the files where that may take its time.
@@ -347,10 +341,10 @@ impl Refresher {
 }
 
 impl Trying {
-    /// Notes a failure, and gives the pause until the next try.
-    fn fail(&mut self, clock: &Clock, chance: &Chance, left: Option<Duration>) -> Duration {
+    /// Notes a failure, and gives the pause until the next try, which is no longer than `longest`.
+    fn fail(&mut self, clock: &Clock, chance: &Chance, longest: Option<Duration>) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        let pause = timing::pause(self.failures, left, chance.number());
+        let pause = timing::pause(self.failures, longest, chance.number());
         self.until = clock.boot() + pause;
         pause
     }

@@ -1,7 +1,7 @@
 //! A certificate and its key, sealed with the secret that the drones of a cluster share.
 //!
-//! AES-256-GCM with a random nonce. Bound to it, so that none of it can be exchanged: the cluster, the version, and the
-//! times that are also readable without the secret.
+//! AES-256-GCM with a random nonce. Bound to it, so that none of it can be exchanged: the cluster, the authority, the
+//! version, and the times that are also readable without the secret.
 
 use super::{Pair, PairError, Validity};
 use aws_lc_rs::{
@@ -101,6 +101,8 @@ pub struct Sealed {
     pub not_before: Timestamp,
     /// Until when.
     pub not_after: Timestamp,
+    /// The URL of the authority that drones order from which put it in.
+    pub server: String,
     /// The [`ClusterKey::id`] of the secret.
     pub secret: String,
     nonce: String,
@@ -150,17 +152,24 @@ impl Sealed {
     ///
     /// # Errors
     /// Where the cipher refuses.
-    pub fn seal(key: &ClusterKey, cluster: &ClusterName, version: u64, pair: &Pair) -> Result<Self, SealError> {
+    pub fn seal(
+        key: &ClusterKey,
+        cluster: &ClusterName,
+        server: &str,
+        version: u64,
+        pair: &Pair,
+    ) -> Result<Self, SealError> {
         let Validity { not_before, not_after } = pair.validity();
         let content = Content { key: pair.key_pem(), chain: pair.chain_pem() };
         let mut bytes = Zeroizing::new(serde_json::to_vec(&content).map_err(|e| SealError::NoPair(e.to_string()))?);
-        let bound = bound(cluster, version, not_before, not_after);
+        let bound = bound(cluster, server, version, not_before, not_after);
         let nonce = key.cipher()?.seal_in_place_append_tag(Aad::from(bound), &mut *bytes);
         let nonce = nonce.map_err(|_| SealError::Cipher)?;
         Ok(Self {
             version,
             not_before,
             not_after,
+            server: server.to_owned(),
             secret: key.id(),
             nonce: BASE64_STANDARD.encode(nonce.as_ref()),
             sealed: BASE64_STANDARD.encode(bytes.as_slice()),
@@ -178,7 +187,7 @@ impl Sealed {
         let decoded = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| SealError::Tampered);
         let nonce: [u8; NONCE_LEN] = decoded(&self.nonce)?.try_into().map_err(|_| SealError::Tampered)?;
         let mut bytes = Zeroizing::new(decoded(&self.sealed)?);
-        let bound = bound(cluster, self.version, self.not_before, self.not_after);
+        let bound = bound(cluster, &self.server, self.version, self.not_before, self.not_after);
         let opened = key.cipher()?.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(bound), &mut bytes);
         let opened = opened.map_err(|_| SealError::Tampered)?;
         let Content { key, chain }: Content<String> =
@@ -192,16 +201,18 @@ impl Sealed {
     }
 }
 
-fn bound(cluster: &ClusterName, version: u64, not_before: Timestamp, not_after: Timestamp) -> Vec<u8> {
-    // A cluster's name has no zero byte, and what follows has a fixed length.
+fn bound(cluster: &ClusterName, server: &str, version: u64, not_before: Timestamp, not_after: Timestamp) -> Vec<u8> {
+    // A cluster's name has no zero byte, and what follows the server has a fixed length.
     let times = [not_before, not_after].map(|time| time.as_nanosecond().to_be_bytes()).concat();
-    [PURPOSE, cluster.as_str().as_bytes(), &[0], &version.to_be_bytes(), &times].concat()
+    [PURPOSE, cluster.as_str().as_bytes(), &[0], server.as_bytes(), &version.to_be_bytes(), &times].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cert::testing;
+
+    const CA: &str = "https://ca.test/directory";
 
     fn cluster() -> ClusterName {
         "plane.test".parse().unwrap()
@@ -214,20 +225,20 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_with_the_same_secret() {
         let pair = testing::pair("plane.test");
-        let sealed = Sealed::seal(&key(1), &cluster(), 7, &pair).unwrap();
+        let sealed = Sealed::seal(&key(1), &cluster(), CA, 7, &pair).unwrap();
         let text = serde_json::to_string(&sealed).unwrap();
         assert!(!text.contains("KEY"), "{text}");
         let read: Sealed = serde_json::from_str(&text).unwrap();
         assert_eq!((read.version, read.not_before), (7, pair.validity().not_before));
         assert_eq!(read.open(&key(1), &cluster()).unwrap(), pair);
-        let again = Sealed::seal(&key(1), &cluster(), 7, &pair).unwrap();
+        let again = Sealed::seal(&key(1), &cluster(), CA, 7, &pair).unwrap();
         assert_ne!(again.nonce, sealed.nonce);
     }
 
     #[test]
     fn nothing_else_opens() {
         let pair = testing::pair("plane.test");
-        let sealed = Sealed::seal(&key(1), &cluster(), 7, &pair).unwrap();
+        let sealed = Sealed::seal(&key(1), &cluster(), CA, 7, &pair).unwrap();
         let error = sealed.open(&key(2), &cluster()).unwrap_err().to_string();
         assert!(error.contains("cert.shared_key") && error.contains(&key(2).id()), "{error}");
         let lied = Sealed { secret: key(2).id(), ..sealed.clone() };
@@ -236,6 +247,7 @@ mod tests {
         let (version, later) = (8, Timestamp::MAX);
         for changed in [
             Sealed { version, ..sealed.clone() },
+            Sealed { server: "https://staging.ca.test/directory".into(), ..sealed.clone() },
             Sealed { not_before: later, ..sealed.clone() },
             Sealed { not_after: later, ..sealed.clone() },
             Sealed { nonce: BASE64_STANDARD.encode([0; NONCE_LEN]), ..sealed.clone() },
@@ -252,7 +264,7 @@ mod tests {
             assert!(matches!(changed.open(&key(1), &cluster()), Err(SealError::Tampered)));
             bytes[place] ^= 1;
         }
-        let narrow = Sealed::seal(&key(1), &cluster(), 7, &testing::pair_for(&["plane.test"])).unwrap();
+        let narrow = Sealed::seal(&key(1), &cluster(), CA, 7, &testing::pair_for(&["plane.test"])).unwrap();
         assert!(matches!(narrow.open(&key(1), &cluster()), Err(SealError::NoPair(_))));
     }
 

@@ -14,12 +14,18 @@ pub struct Served(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     now: ArcSwapOption<Pair>,
+    /// A pair that the disk has not taken.
+    unwritten: ArcSwapOption<Pair>,
     changes: watch::Sender<Option<Arc<Pair>>>,
 }
 
 impl Default for Served {
     fn default() -> Self {
-        Self(Arc::new(Inner { now: ArcSwapOption::empty(), changes: watch::Sender::new(None) }))
+        Self(Arc::new(Inner {
+            now: ArcSwapOption::empty(),
+            unwritten: ArcSwapOption::empty(),
+            changes: watch::Sender::new(None),
+        }))
     }
 }
 
@@ -35,16 +41,26 @@ impl Served {
     }
 
     /// Serves this pair from now on. False where it is served already.
-    pub fn install(&self, pair: Pair) -> bool {
+    pub fn install(&self, pair: impl Into<Arc<Pair>>) -> bool {
+        let pair = pair.into();
         self.0.changes.send_if_modified(|current| {
-            if current.as_deref() == Some(&pair) {
+            if current.as_ref() == Some(&pair) {
                 return false;
             }
-            let pair = Arc::new(pair);
             self.0.now.store(Some(pair.clone()));
             *current = Some(pair);
             true
         })
+    }
+
+    /// A pair that the disk has not taken yet.
+    pub(super) fn unwritten(&self) -> Option<Arc<Pair>> {
+        self.0.unwritten.load_full()
+    }
+
+    /// Says which pair the disk has not taken.
+    pub(super) fn set_unwritten(&self, pair: Option<Arc<Pair>>) {
+        self.0.unwritten.store(pair);
     }
 
     /// Tells of each new pair.

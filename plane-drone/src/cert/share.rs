@@ -2,14 +2,16 @@
 //! What follows from what is found is decided in `lease` and `refresh`.
 
 use super::{
-    Pair,
+    Pair, Validity,
     lease::{Lease, State, Turn, Writer, turn},
     seal::{ClusterKey, ClusterKeyError, SealError, Sealed},
+    timing,
 };
+use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     clock::Clock,
     config::Secret,
-    id::{ClusterName, DroneId},
+    id::ClusterName,
     nats::{Nats, NatsError, SharedKey},
 };
 use std::{path::PathBuf, time::Duration};
@@ -42,6 +44,8 @@ impl KeySource {
 #[derive(Debug)]
 pub(super) struct Share {
     cluster: ClusterName,
+    /// The URL of the authority.
+    server: String,
     own: Writer,
     limit: Duration,
     clock: Clock,
@@ -76,24 +80,17 @@ pub(super) enum PutError {
     Seal(#[from] SealError),
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// Those who have another secret keep it up to date.
+    #[error("one that was sealed with another secret was put in meanwhile; give all drones the same cert.shared_key")]
+    Foreign,
     #[error("others wrote to the bucket each time")]
     Crowded,
 }
 
 impl Share {
-    pub(super) fn new(cluster: ClusterName, drone: DroneId, instance: String, limit: Duration, clock: Clock) -> Self {
+    pub(super) fn new(cluster: ClusterName, server: String, own: Writer, limit: Duration, clock: Clock) -> Self {
         let (pair, lease) = (SharedKey::new(&cluster, "pair"), SharedKey::new(&cluster, "lease"));
-        Self {
-            cluster,
-            own: Writer { drone, instance },
-            limit,
-            clock,
-            pair,
-            lease,
-            seen: None,
-            fresh: true,
-            made: false,
-        }
+        Self { cluster, server, own, limit, clock, pair, lease, seen: None, fresh: true, made: false }
     }
 
     /// Reads the bucket, which is made where it is missing.
@@ -136,21 +133,28 @@ impl Share {
     /// Takes the lease; `None` where somebody else was first.
     pub(super) async fn take(&self, nats: &Nats, found: &Found, failures: u32) -> Result<Option<Held>, NatsError> {
         match nats.share(&self.lease, &self.entry(State::Held { failures }), found.lease_revision).await {
-            Ok(revision) => Ok(Some(Held { revision, failures })),
+            Ok(revision) => Ok(Some(Held { revision, failures, renewed: self.clock.boot() })),
             Err(NatsError::WrongSequence(_)) => Ok(None),
             // Where it was written after all, the next look finds it as this drone's own.
             Err(error) => Err(error),
         }
     }
 
-    /// Works while the lease is kept; `None` where it was lost to somebody else, which ends the work.
-    pub(super) async fn hold<T>(&self, nats: &Nats, held: &mut Held, work: impl Future<Output = T>) -> Option<T> {
+    /// Works while the lease is kept. `None` where it was lost to somebody else or may have been, since it could not be
+    /// renewed for long: that ends the work, unless it is `committed` to, and ends best by being done.
+    pub(super) async fn hold<T>(
+        &self,
+        nats: &Nats,
+        held: &mut Held,
+        work: impl Future<Output = T>,
+        committed: impl Fn() -> bool,
+    ) -> Option<T> {
         tokio::pin!(work);
         loop {
             tokio::select! {
                 outcome = &mut work => return Some(outcome),
                 () = tokio::time::sleep(self.limit / RENEWALS) => {
-                    if !self.renew(nats, held).await {
+                    if !self.renew(nats, held).await && !committed() {
                         return None;
                     }
                 }
@@ -158,22 +162,28 @@ impl Share {
         }
     }
 
-    /// Renews the lease; false where it is another's. Where NATS does not answer nobody else can take it either.
+    /// Renews the lease; false where it is another's, or may be before the next renewal: where NATS does not answer here it
+    /// may well answer others.
     async fn renew(&self, nats: &Nats, held: &mut Held) -> bool {
         let entry = self.entry(State::Held { failures: held.failures });
         match nats.share(&self.lease, &entry, held.revision).await {
-            Ok(revision) => held.revision = revision,
+            Ok(revision) => (held.revision, held.renewed) = (revision, self.clock.boot()),
             Err(NatsError::WrongSequence(_)) => {
-                let Ok(found) = nats.shared(&self.lease).await else { return true };
+                let Ok(found) = nats.shared(&self.lease).await else { return self.is_fresh(held) };
                 // It may be a renewal whose acknowledgement was lost.
                 if found.value.and_then(|value| readable::<Lease>(&value, "lease")) != Some(entry) {
                     return false;
                 }
-                held.revision = found.revision;
+                (held.revision, held.renewed) = (found.revision, self.clock.boot());
             }
             Err(error) => tracing::debug!(%error, "the lease for ordering was not renewed"),
         }
-        true
+        self.is_fresh(held)
+    }
+
+    /// Whether nobody else can take the lease before it is time to renew it again.
+    fn is_fresh(&self, held: &Held) -> bool {
+        self.clock.boot().saturating_sub(held.renewed) + self.limit / RENEWALS < self.limit
     }
 
     /// Says what became of the order. Where that does not get through, the lease ends by itself.
@@ -184,20 +194,18 @@ impl Share {
     }
 
     /// Puts a pair in, unless one that is as new or newer is there.
-    pub(super) async fn put(
-        &mut self,
-        nats: &Nats,
-        found: &Found,
-        key: &ClusterKey,
-        pair: &Pair,
-    ) -> Result<(), PutError> {
+    pub(super) async fn put(&self, nats: &Nats, found: &Found, key: &ClusterKey, pair: &Pair) -> Result<(), PutError> {
         let (mut revision, mut version, mut there) = (found.pair_revision, found.version, found.sealed.clone());
         for _ in 0..PUT_TRIES {
-            if there.as_ref().is_some_and(|there| there.secret == key.id() && !is_newer(pair, there)) {
-                return Ok(());
+            match &there {
+                Some(there) if there.secret != key.id() && self.clock.wall() < abandoned(there) => {
+                    return Err(PutError::Foreign);
+                }
+                Some(there) if there.secret == key.id() && !is_newer(pair, there) => return Ok(()),
+                Some(_) | None => {}
             }
             version = there.map_or(version, |there| version.max(there.version)).saturating_add(1);
-            let sealed = Sealed::seal(key, &self.cluster, version, pair)?;
+            let sealed = Sealed::seal(key, &self.cluster, &self.server, version, pair)?;
             match nats.share(&self.pair, &sealed, revision).await {
                 Ok(_) => {
                     tracing::info!(version, "put the certificate where the other drones of the cluster find it");
@@ -223,8 +231,29 @@ impl Share {
 #[derive(Debug)]
 pub(super) struct Held {
     revision: u64,
+    /// When, by the boot clock, it was renewed last.
+    renewed: Duration,
     /// Orders that failed in a row before this one.
     pub(super) failures: u32,
+}
+
+/// When a pair that was sealed with another secret counts as nobody's: halfway between the moment when those who have
+/// the secret renew it and its end.
+pub(super) fn abandoned(sealed: &Sealed) -> Timestamp {
+    let validity = Validity { not_before: sealed.not_before, not_after: sealed.not_after };
+    let due = timing::due(validity, None, u64::MAX);
+    let half = timing::span(due, sealed.not_after) / 2;
+    due.saturating_add(SignedDuration::try_from(half).unwrap_or_default()).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether a pair may be put into the bucket where `there` is. A file on one drone's disk does not replace what all
+/// drones serve: that does only what this process `ordered`. Where nothing is, or nothing that can be read, a pair from a
+/// disk will do, but no placeholder.
+pub(super) fn may_put(pair: &Pair, ordered: bool, there: Option<&Sealed>) -> bool {
+    match there {
+        Some(there) => ordered && is_newer(pair, there),
+        None => ordered || !pair.is_self_issued(),
+    }
 }
 
 /// Whether a pair is newer than what is sealed.
@@ -239,5 +268,25 @@ fn readable<T: serde::de::DeserializeOwned>(value: &[u8], what: &str) -> Option<
             tracing::warn!(%error, what, "an entry of the bucket plane_certificates cannot be read, and counts as missing");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cert::testing;
+
+    #[test]
+    fn only_what_was_ordered_replaces_what_all_serve_and_no_placeholder_is_shared() {
+        let (old, new) = (testing::pair("plane.test"), testing::newer_pair("plane.test"));
+        let key = ClusterKey::parse(&"A".repeat(43)).unwrap();
+        let cluster = "plane.test".parse().unwrap();
+        let sealed = |pair| Sealed::seal(&key, &cluster, "https://ca.test/", 1, pair).unwrap();
+        assert!(may_put(&new, true, Some(&sealed(&old))));
+        assert!(!may_put(&new, false, Some(&sealed(&old))));
+        assert!(!may_put(&old, true, Some(&sealed(&new))));
+        assert!(!may_put(&old, true, Some(&sealed(&old))));
+        assert!(may_put(&new, true, None));
+        assert!(!may_put(&new, false, None));
     }
 }

@@ -22,6 +22,14 @@ pub(crate) fn pair(cluster: &str) -> Pair {
     pair_for(&[cluster, &format!("*.{cluster}")])
 }
 
+/// A pair for a cluster that is valid since later than those of [`pair`].
+pub(crate) fn newer_pair(cluster: &str) -> Pair {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new([cluster.to_owned(), format!("*.{cluster}")]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    Pair::parse(&key.serialize_pem(), &params.self_signed(&key).unwrap().pem()).unwrap()
+}
+
 /// A pair for a cluster that has ended.
 pub(crate) fn ended_pair(cluster: &str) -> Pair {
     let key = rcgen::KeyPair::generate().unwrap();

@@ -13,6 +13,13 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
 pub(super) const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// The pause after a certificate was ordered that will not do by this machine's clock: some three orders a week.
 pub(super) const UNUSABLE_PAUSE: Duration = Duration::from_secs(2 * 86_400);
+/// The pause after the authority did not see a challenge, the first times, and from then on: Let's Encrypt takes five
+/// such failures an hour.
+pub(super) const UNSEEN_PAUSES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(12 * 60));
+/// How often the shorter pause follows.
+pub(super) const UNSEEN_SHORT: u32 = 2;
+/// The longest pause before this machine's own disk is tried again.
+pub(super) const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// A certificate is at least this old when the authority's word makes it be renewed, or a 24th of its lifetime: an
 /// authority that calls each new one overdue is not asked on and on.
 const YOUNG: Duration = Duration::from_secs(6 * 3600);
@@ -44,13 +51,29 @@ pub(super) fn due(validity: Validity, window: Option<Window>, draw: u64) -> Time
 }
 
 /// How long to wait after the `failures`-th failure in a row, the first being 1. It doubles each time, from seconds to
-/// hours; chance takes off up to half, so that drones that failed together do not ask together again. With little of
-/// a certificate's life `left`, it is shorter, but never less than half of [`FIRST_PAUSE`].
-pub(super) fn pause(failures: u32, left: Option<Duration>, draw: u64) -> Duration {
+/// hours; chance takes off up to half, so that drones that failed together do not ask together again. It is no longer
+/// than `longest`, but never less than half of [`FIRST_PAUSE`].
+pub(super) fn pause(failures: u32, longest: Option<Duration>, draw: u64) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(20));
-    let longest = left.map_or(LONGEST_PAUSE, |left| (left / TRIES_LEFT).clamp(FIRST_PAUSE, LONGEST_PAUSE));
+    let longest = longest.unwrap_or(LONGEST_PAUSE).clamp(FIRST_PAUSE, LONGEST_PAUSE);
     let whole = FIRST_PAUSE.saturating_mul(doubled).min(longest);
     whole / 2 + part(whole / 2, draw)
+}
+
+/// The longest pause between tries with so much `left` of a certificate's life.
+pub(super) fn longest(left: Duration) -> Duration {
+    left / TRIES_LEFT
+}
+
+/// The moment a while after another one.
+pub(super) fn later(moment: Timestamp, pause: Duration) -> Timestamp {
+    after(moment, pause)
+}
+
+/// How long there is no other order after one whose certificate is due at once: a twelfth of its life, which is what it
+/// may be used for, but no longer than after one that is of no use.
+pub(super) fn after_short(validity: Validity) -> Duration {
+    (span(validity.not_before, validity.not_after) / 12).min(UNUSABLE_PAUSE)
 }
 
 /// What is left of a certificate's life; `None` where nothing is.
@@ -105,10 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_due_at_once_is_not_ordered_at_once() {
+        assert_eq!(after_short(days(90)), UNUSABLE_PAUSE);
+        assert_eq!(after_short(days(6)), Duration::from_secs(86_400 / 2));
+    }
+
+    #[test]
     fn pauses_grow_from_seconds_to_hours() {
         let most = |failures| pause(failures, None, u64::MAX).as_secs();
         assert_eq!([1, 2, 3, 12, 99].map(most), [4, 9, 19, 7199, 7199]);
-        assert!(pause(9, Some(Duration::from_secs(80)), u64::MAX) <= Duration::from_secs(10));
+        assert!(pause(9, Some(longest(Duration::from_secs(80))), u64::MAX) <= Duration::from_secs(10));
     }
 
     proptest! {
@@ -125,8 +154,8 @@ mod tests {
         }
 
         #[test]
-        fn a_try_never_follows_at_once(failures: u32, draw: u64, left in proptest::option::of(0_u64..1 << 40)) {
-            let pause = pause(failures, left.map(Duration::from_secs), draw);
+        fn a_try_never_follows_at_once(failures: u32, draw: u64, limit in proptest::option::of(0_u64..1 << 40)) {
+            let pause = pause(failures, limit.map(Duration::from_secs), draw);
             prop_assert!(pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE);
         }
     }

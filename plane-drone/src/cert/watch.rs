@@ -91,6 +91,11 @@ impl Watch {
     fn take_up(&mut self, pair: Pair) {
         self.unsettled = false;
         let mended = self.fault.take().is_some();
+        // What a disk that is mended still holds is no news where a newer pair waits to be written there.
+        let newer = |unwritten: &Arc<Pair>| unwritten.validity().not_before > pair.validity().not_before;
+        if self.served.unwritten().as_ref().is_some_and(newer) {
+            return;
+        }
         if !self.served.install(pair) && mended {
             tracing::info!(files = %self.files, "the certificate's files are good again");
         }
@@ -214,6 +219,21 @@ mod tests {
         watch.files.install(&old).unwrap();
         watch.look(false).await;
         assert_eq!(watch.fault, None);
+    }
+
+    #[tokio::test]
+    async fn an_older_pair_on_disk_does_not_replace_a_newer_one_that_waits_to_be_written() {
+        let (_folder, mut watch) = setting();
+        let (old, new) = (testing::pair("plane.test"), Arc::new(testing::newer_pair("plane.test")));
+        watch.served.set_unwritten(Some(new.clone()));
+        watch.served.install(new.clone());
+        watch.files.install(&old).unwrap();
+        watch.look(false).await;
+        assert_eq!(watch.served.current(), Some(new.clone()));
+        watch.served.set_unwritten(None);
+        watch.files.install(&new).unwrap();
+        watch.look(false).await;
+        assert_eq!(watch.served.current(), Some(new));
     }
 
     #[tokio::test]

@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Caa,
     /// It does not let the account do this, or does not take the proof of a name.
     Unauthorized,
+    /// It issued something that will not do.
+    Unusable,
     /// Anything else.
     Other,
 }
@@ -82,6 +84,7 @@ impl Kind {
             (Self::Unauthorized, Stage::Account | Stage::Order) => {
                 "where the account was closed, move the file at cert.account_key_path away, and a new one is made"
             }
+            (Self::Unusable, _) => "it counts as issued, so the next order waits for days; ask who runs the CA",
             (_, Stage::Reach | Stage::Window) => {
                 "check acme.server and acme.ca_path, and that this machine may connect to it"
             }
@@ -124,6 +127,13 @@ fn one_line(text: &str) -> String {
     let end = text.floor_char_boundary(MOST_CAUSE_BYTES);
     let line = text[..end].replace(char::is_control, " ");
     if end < text.len() { format!("{line}…") } else { line }
+}
+
+impl AcmeError {
+    /// What was issued will not do.
+    pub(super) fn unusable(cause: String) -> Self {
+        Self::new(Stage::Issue, Kind::Unusable, &format!("what it issued cannot be served: {cause}"))
+    }
 }
 
 /// The kind of a client's error.

@@ -1,12 +1,16 @@
 //! What a drone does with the bucket of its cluster: takes newer pairs out, puts its own newer one in, and orders for all
 //! where it is its turn.
 
-use super::{BUCKET_EVERY, BUCKET_WAITING, Duration, Kind, Nats, Pair, RATE_LIMITED_PAUSE, Refresher, State, timing};
+use super::{Arc, BUCKET_EVERY, BUCKET_WAITING, Duration, Nats, Pair, Refresher, State};
 use crate::cert::{
     seal::{ClusterKey, SealError, Sealed},
-    share::{Found, is_newer},
+    share::{Found, Held, abandoned, may_put},
 };
-use jiff::Timestamp;
+
+/// Tries to put in what was ordered while the lease is held, each after [`BUCKET_WAITING`].
+const GIVE_TRIES: u32 = 60;
+/// How much is kept of what a CA says, in characters.
+const MOST_PROBLEM: usize = 1024;
 
 impl Refresher {
     /// Takes from the bucket what is newer, and puts in what is newer there. Gives what was found, `None` where drones do
@@ -16,7 +20,9 @@ impl Refresher {
         let mut found = match share.look(nats).await {
             Ok(found) => found,
             Err(error) => {
-                self.say(format!("the bucket plane_certificates cannot be read: {error}"));
+                self.fault(&format!(
+                    "the bucket plane_certificates cannot be read: {error}; check NATS and what drones may do there"
+                ));
                 return Err(BUCKET_WAITING);
             }
         };
@@ -28,14 +34,15 @@ impl Refresher {
                 return Err(BUCKET_EVERY);
             }
         };
-        if let Some(sealed) = found.sealed.take()
-            && self.open(&key, &sealed).await?
-        {
-            found.sealed = Some(sealed);
+        if let Some(sealed) = found.sealed.take() {
+            // That of another authority is not for this drone. It stays until something newer was ordered.
+            if sealed.server != self.authority.server() || self.open(&key, &sealed).await? {
+                found.sealed = Some(sealed);
+            }
         }
         let Some(own) = self.usable() else { return Ok(Some(found)) };
-        if found.sealed.as_ref().is_none_or(|sealed| is_newer(&own, sealed))
-            && let Some((share, _)) = &mut self.share
+        if may_put(&own, self.ordered.as_ref() == Some(&own), found.sealed.as_ref())
+            && let Some((share, _)) = &self.share
             && let Err(error) = share.put(nats, &found, &key, &own).await
         {
             tracing::warn!(%error, "the certificate could not be put where the other drones find it");
@@ -79,39 +86,43 @@ impl Refresher {
         let Some((share, _)) = &self.share else { return BUCKET_WAITING };
         let mut held = match share.take(nats, found, failures).await {
             Ok(Some(held)) => held,
-            Ok(None) => return Duration::ZERO,
+            Ok(None) => return BUCKET_WAITING,
             Err(error) => {
-                self.say(format!("the lease for ordering cannot be taken: {error}"));
+                self.fault(&format!("the lease for ordering cannot be taken: {error}; check NATS"));
                 return BUCKET_WAITING;
             }
         };
         tracing::info!("this drone orders for the cluster");
-        let Some(outcome) = share.hold(nats, &mut held, self.order(nats, current)).await else {
-            tracing::warn!("another drone took over the ordering");
+        self.begin();
+        let issuing = || self.authority.is_issuing();
+        let Some((share, _)) = &self.share else { return BUCKET_WAITING };
+        let Some(outcome) = share.hold(nats, &mut held, self.order(nats, current), issuing).await else {
+            tracing::warn!("another drone takes over the ordering, or may do so: the lease was not renewed in time");
             return BUCKET_WAITING;
         };
         self.trying.failures = held.failures;
         let failures = held.failures.saturating_add(1);
-        let resting = |pause: Duration, problem| State::Resting { failures, pause_secs: pause.as_secs(), problem };
+        let resting = |pause: Duration, problem: &str| {
+            let problem = problem.chars().take(MOST_PROBLEM).collect();
+            State::Resting { failures, pause_secs: pause.as_secs(), problem }
+        };
         let state = match outcome {
             Ok(pair) => {
-                self.take_up(pair, "ordered for the cluster").await;
-                let pause = self.judge();
-                if let Err(error) = self.give(nats, found).await {
-                    // The next look puts it in; until then nobody else is to order.
+                let pair = self.take_up(pair, "ordered for the cluster").await;
+                self.ordered = Some(pair.clone());
+                let pause = self.judge(&pair);
+                if let Err(error) = self.give(nats, found, &pair, &mut held).await {
+                    // The lease ends by itself, and a look that can puts the pair in.
                     tracing::warn!(error, "the certificate could not be put where the other drones find it");
                     return BUCKET_WAITING;
                 }
-                match (pause, self.usable()) {
-                    // What is of no use by this machine's clock may well be by others'.
-                    (Duration::ZERO, _) | (_, None) => State::Free,
-                    (pause, Some(_)) => resting(pause, "what was issued is to be renewed already".to_owned()),
+                match pause {
+                    Duration::ZERO => State::Free,
+                    // By others' clocks it may well be of use: then they do not order before it is due.
+                    pause => resting(pause, "what was issued has ended already or is to be renewed; check the clocks"),
                 }
             }
-            Err(error) => {
-                let least = (error.kind == Kind::RateLimited).then_some(RATE_LIMITED_PAUSE);
-                resting(self.failed(&error, least), error.to_string())
-            }
+            Err(error) => resting(self.failed_order(&error), &error.to_string()),
         };
         if let Some((share, _)) = &self.share {
             share.leave(nats, held, state).await;
@@ -119,13 +130,25 @@ impl Refresher {
         BUCKET_WAITING
     }
 
-    /// Puts what is served into the bucket.
-    async fn give(&mut self, nats: &Nats, found: &Found) -> Result<(), String> {
-        let (Some(own), Some((share, source))) = (self.served.current(), &mut self.share) else { return Ok(()) };
-        let source = source.clone();
-        let read = tokio::task::spawn_blocking(move || source.read().map_err(|error| error.to_string())).await;
-        let key = read.map_err(|error| error.to_string()).and_then(|key| key)?;
-        share.put(nats, found, &key, &own).await.map_err(|error| error.to_string())
+    /// Puts what was ordered into the bucket; the lease is kept meanwhile.
+    async fn give(&self, nats: &Nats, found: &Found, pair: &Arc<Pair>, held: &mut Held) -> Result<(), String> {
+        let Some((share, source)) = &self.share else { return Ok(()) };
+        let put = async || {
+            let source = source.clone();
+            let key = self.blocking(move |_| source.read()).await?;
+            share.put(nats, found, &key, pair).await.map_err(|error| error.to_string())
+        };
+        let giving = async {
+            for _ in 1..GIVE_TRIES {
+                match put().await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => tracing::debug!(error, "the certificate is not where the other drones find it"),
+                }
+                tokio::time::sleep(BUCKET_WAITING).await;
+            }
+            put().await
+        };
+        share.hold(nats, held, giving, || true).await.unwrap_or(Ok(()))
     }
 
     /// How long until the next look while all is well, different for each drone.
@@ -133,20 +156,10 @@ impl Refresher {
         BUCKET_EVERY / 2 + BUCKET_EVERY.mul_f64(self.chance.below(1000) as f64 / 2000.0)
     }
 
-    /// Says an error once.
+    /// Says an error once, and again after a while.
     fn complain(&mut self, what: &str) {
-        if self.said.as_deref() != Some(what) {
+        if self.complaint.is_news(what, self.clock.boot()) {
             tracing::error!(error = what, "the drones of the cluster cannot share a certificate");
-            self.said = Some(what.to_owned());
         }
     }
-}
-
-/// When a pair that was sealed with another secret counts as nobody's: halfway between the moment when those who have
-/// the secret renew it and its end.
-fn abandoned(sealed: &Sealed) -> Timestamp {
-    let validity = crate::cert::Validity { not_before: sealed.not_before, not_after: sealed.not_after };
-    let due = timing::due(validity, None, u64::MAX);
-    let half = timing::span(due, sealed.not_after) / 2;
-    due.saturating_add(jiff::SignedDuration::try_from(half).unwrap_or_default()).unwrap_or(Timestamp::MAX)
 }
