@@ -271,8 +271,9 @@ async fn new_order(account: &Account, identifiers: &[Identifier], replaced: Opti
     let leaf = replaced.map(|pair| CertificateDer::from(pair.leaf_der()));
     if let Some(identifier) = leaf.as_ref().and_then(|leaf| CertificateIdentifier::try_from(leaf).ok()) {
         match account.new_order(&plain().replaces(identifier)).await {
-            // A courtesy, which authorities refuse for certificates of another account.
-            Err(error) if matches!(error, Error::Unsupported(_)) || is_final(&error) => {
+            // A courtesy, which authorities refuse for certificates of another account. Where one passes over it in
+            // silence, the client gives up what has been ordered, with an error of no kind; nothing was issued for that.
+            Err(error) if matches!(error, Error::Unsupported(_) | Error::Other(_)) || is_final(&error) => {
                 tracing::debug!(%error, "the order does not say what it replaces");
             }
             ordered => return ordered.at(Stage::Order),
