@@ -222,6 +222,16 @@ async fn a_stopped_drone_loses_its_lock_and_serves_its_holder_no_more() {
     }
 }
 
+/// NATS is there again: the lock's holder is told as Lost, and somebody else gets the lock.
+async fn comes_back(cluster: &mut Cluster, request: &ScheduleRequest, held: &BackendId) {
+    cluster.nats.restart().await.unwrap();
+    cluster.client = cluster.nats.connect().await.unwrap();
+    let last = cluster.wait_for(held, BackendState::Lost).await.unwrap();
+    assert!(last.reason.unwrap().contains("no contact"));
+    let (next, _, spawned) = insist(cluster, request).await;
+    assert!(spawned && next != *held);
+}
+
 #[tokio::test]
 async fn an_outage_of_nats_ends_locked_backends_only() {
     let mut cluster = Cluster::start_as(quick(1, 1)).await.unwrap();
@@ -234,12 +244,7 @@ async fn an_outage_of_nats_ends_locked_backends_only() {
     cluster.container_gone(&held).await.unwrap();
     assert!(get(proxy, &cluster.name, &free, "/").await.unwrap().status.is_success());
     assert!(!get(proxy, &cluster.name, &held, "/").await.unwrap().status.is_success());
-    cluster.nats.restart().await.unwrap();
-    cluster.client = cluster.nats.connect().await.unwrap();
-    let last = cluster.wait_for(&held, BackendState::Lost).await.unwrap();
-    assert!(last.reason.unwrap().contains("no contact"));
-    let (next, _, spawned) = insist(&cluster, &request).await;
-    assert!(spawned && next != held);
+    comes_back(&mut cluster, &request, &held).await;
     let subject = assignment_subject(&cluster.name, &free);
     assert!(cluster.client.last(StreamName::State, &subject).await.unwrap().is_some());
     assert!(get(proxy, &cluster.name, &free, "/").await.unwrap().status.is_success());
@@ -259,12 +264,7 @@ async fn a_drone_that_restarts_while_nats_is_down_ends_locked_backends_only() {
     let proxy = cluster.drones[0].proxy;
     assert!(get(proxy, &cluster.name, &free, "/").await.unwrap().status.is_success());
     assert!(!get(proxy, &cluster.name, &held, "/").await.unwrap().status.is_success());
-    cluster.nats.restart().await.unwrap();
-    cluster.client = cluster.nats.connect().await.unwrap();
-    let last = cluster.wait_for(&held, BackendState::Lost).await.unwrap();
-    assert!(last.reason.unwrap().contains("no contact"));
-    let (next, _, spawned) = insist(&cluster, &request).await;
-    assert!(spawned && next != held);
+    comes_back(&mut cluster, &request, &held).await;
 }
 
 #[tokio::test]
