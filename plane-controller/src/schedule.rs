@@ -13,6 +13,7 @@ mod turn;
 use crate::{
     Core, QUEUE_GROUP,
     dns::answer,
+    history,
     lock::{Standing, standing},
 };
 use decision::{Outcome, decide};
@@ -100,6 +101,7 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleR
     loop {
         let mut waiting = Waiting::begin(core, &request.cluster, &lock);
         match core.view.read(|world| standing(world, &request.cluster, &lock)) {
+            Standing::Held { backend, .. } if is_told_to_have_ended(core, &backend).await => {}
             Standing::Held { backend, drone, bearer_token } => {
                 // What its name rests on has been read.
                 core.answerable(0, deadline).await?;
@@ -139,6 +141,7 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
     loop {
         let mut waiting = Waiting::begin(core, &request.cluster, &request.lock);
         match core.view.read(|world| standing(world, &request.cluster, &request.lock)) {
+            Standing::Held { backend, .. } if is_told_to_have_ended(core, &backend).await => {}
             Standing::Held { backend, drone, bearer_token } => {
                 // What its name rests on has been read.
                 core.answerable(0, deadline).await?;
@@ -149,6 +152,13 @@ async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse>
         }
         waiting.until(deadline).await?;
     }
+}
+
+/// Whether the public history says that a backend has ended, which this controller may not have read yet: whoever knows
+/// of the end and asks again is not sent to that backend. Where the history cannot be asked, what was read counts.
+async fn is_told_to_have_ended(core: &Core, backend: &BackendId) -> bool {
+    let told = history::told(&core.nats, backend).await;
+    told.is_ok_and(|told| told.is_some_and(|status| status.state.is_final()))
 }
 
 async fn caught_up(core: &Core, deadline: Instant) -> Result<(), Fault> {
