@@ -93,7 +93,7 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
     if let Some(proxy) = &config.proxy {
         let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
         let tls = config.https_port().map(|port| Tls { port, served: served.clone() });
-        Proxy::start(proxy, tls, cluster, routes.clone(), patience, tasks).await?;
+        Proxy::start(proxy, tls, cluster, routes.clone(), patience, tasks)?;
     }
     let (connection, nats) = watch::channel(None);
     if let (Some(cert), Some(acme), Some(files)) = (&config.cert, &config.acme, files) {

@@ -22,7 +22,8 @@ fn lead<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Result<Res
     if request.method() == Method::CONNECT {
         return Err(Refusal::MethodNotAllowed);
     }
-    let authority = request::host(request)?.parse::<Authority>().map_err(|_| Refusal::BadAddress)?;
+    let host = request::host(request.uri(), request.headers())?;
+    let authority = Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadAddress)?;
     if !has_certificate {
         return Err(Refusal::NoCertificate);
     }

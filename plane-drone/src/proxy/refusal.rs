@@ -25,6 +25,20 @@ pub(super) enum Refusal {
     NotYet,
     /// The backend did not answer.
     NoAnswer,
+    /// Its host is none of the cluster's.
+    WrongHost,
+    /// Its body does not come.
+    TooSlow,
+    /// Its body is longer than the proxy takes.
+    TooLarge,
+    /// Its target is longer than the proxy takes.
+    TargetTooLong,
+    /// It wants a protocol that is not spoken here.
+    NotImplemented,
+    /// Too many wait already.
+    Overloaded,
+    /// The drone stops.
+    Draining,
     /// What is asked for in the open is served through TLS only, and there is no certificate yet.
     NoCertificate,
 }
@@ -41,6 +55,13 @@ impl Refusal {
             Self::Broken => (StatusCode::BAD_GATEWAY, "The backend refused the request or broke off."),
             Self::NotYet => (StatusCode::SERVICE_UNAVAILABLE, "The backend is not ready yet."),
             Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "The backend does not answer."),
+            Self::WrongHost => (StatusCode::MISDIRECTED_REQUEST, "This host is not served here."),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "The body of the request does not come."),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body of the request is too long."),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "The target of the request is too long."),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "This is not spoken here."),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait already."),
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "The drone stops."),
             Self::NoCertificate => (StatusCode::SERVICE_UNAVAILABLE, "There is no certificate for HTTPS yet."),
         }
     }
@@ -68,7 +89,7 @@ impl Refusal {
                     header::HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
                 );
             }
-            Self::BadAddress | Self::Forbidden | Self::Unknown | Self::Ended | Self::Broken | Self::NoAnswer => {}
+            _ => {}
         }
         response
     }

@@ -27,7 +27,7 @@ async fn setting_with(patience: Patience) -> Setting {
         allow_path_routing: false,
     };
     let cluster = "plane.test".parse().unwrap();
-    let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).await.unwrap();
+    let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).unwrap();
     let proxy = addresses.http;
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
     Setting { tasks, routes, proxy, backend }
