@@ -23,7 +23,7 @@ pub use upstream::{Upstream, get_text};
 
 use crate::{
     cert::Served,
-    config::ProxyConfig,
+    config::proxy::ProxyConfig,
     route::{Found, InFlight, Route, Routes, target},
 };
 use auth::Verdict;

@@ -19,13 +19,7 @@ async fn setting() -> Setting {
 
 async fn setting_with(patience: Patience) -> Setting {
     let (tasks, routes) = (Tasks::new(), Routes::default());
-    let config = ProxyConfig {
-        bind_ip: [127, 0, 0, 1].into(),
-        http_port: 0,
-        https_port: None,
-        passthrough: None,
-        allow_path_routing: false,
-    };
+    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..ProxyConfig::default() };
     let cluster = "plane.test".parse().unwrap();
     let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).await.unwrap();
     let proxy = addresses.http;
