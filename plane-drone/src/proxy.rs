@@ -36,7 +36,7 @@ pub use listen::ListenError;
 pub use text::get_text;
 pub use upstream::Upstream;
 
-use crate::{cert::Served, config::ProxyConfig, route::Routes};
+use crate::{cert::Served, config::proxy::ProxyConfig, route::Routes};
 use limits::Limits;
 use listen::Entrance;
 use plane_core::{chance::Chance, id::ClusterName, task::Tasks};
@@ -45,24 +45,8 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
-    time::Duration,
 };
 use worker::Thread;
-
-/// How long the proxy waits for others.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For a backend that is starting, until the client gets 503.
-    pub start: Duration,
-    /// For a backend's answer to begin, since the last byte of the request went to it, until the client gets 504.
-    pub answer: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { start: Duration::from_secs(30), answer: Duration::from_secs(60) }
-    }
-}
 
 /// Where HTTPS is served, and with what.
 #[derive(Debug)]
@@ -117,10 +101,9 @@ impl Proxy {
         tls: Option<Tls>,
         cluster: ClusterName,
         routes: Routes,
-        patience: Patience,
         tasks: &Tasks,
     ) -> Result<Addresses, ListenError> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = config.threads();
         let (http_sockets, http) = listen::bind(config.bind_ip, config.http_port, threads)?;
         let https = tls.as_ref().map(|tls| listen::bind(config.bind_ip, tls.port, threads)).transpose()?;
         let shared = Arc::new(Shared {
@@ -128,7 +111,7 @@ impl Proxy {
             routes,
             by_path: config.allow_path_routing,
             passthrough: config.passthrough.map(|address| Upstream::new(address, None)),
-            limits: Limits { start: patience.start, answer: patience.answer, ..Limits::default() },
+            limits: Limits::of(config),
             chance: Chance::system(),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),

@@ -24,6 +24,8 @@ use hyper::{
 };
 use std::{pin::pin, rc::Rc};
 
+/// What stands in the first line of a request besides method and target, in bytes: two spaces and the version.
+const FIRST_LINE_REST: usize = "  HTTP/1.1".len();
 /// The protocol that may be asked for with an extended CONNECT.
 const WEBSOCKET: &str = "websocket";
 
@@ -55,7 +57,7 @@ async fn pass(
     // What is read of the head while it is rewritten.
     let (uri, host) = (head.uri.clone(), request::host(&head.uri, &head.headers)?);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    if path.len() > limits.target_bytes {
+    if path.len() + head.method.as_str().len() + FIRST_LINE_REST > limits.request_line_bytes {
         return Err(Refusal::TargetTooLong);
     }
     let credentials = |token: &_| auth::check(&head.headers, token);

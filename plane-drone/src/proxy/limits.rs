@@ -1,6 +1,7 @@
 //! What clients may ask of the proxy at most, and for how long it waits for them and for backends.
 
-use std::time::Duration;
+use crate::config::proxy::ProxyConfig;
+use std::{num::NonZeroU64, time::Duration};
 
 /// The limits of a proxy.
 #[derive(Debug, Clone)]
@@ -15,8 +16,8 @@ pub(super) struct Limits {
     pub(super) header_bytes: usize,
     /// Fields in a request's head.
     pub(super) header_count: usize,
-    /// Bytes of a request's target.
-    pub(super) target_bytes: usize,
+    /// Bytes of a request's first line.
+    pub(super) request_line_bytes: usize,
     /// Bytes of a request's body.
     pub(super) body_bytes: u64,
     /// Requests held for one backend that starts.
@@ -37,25 +38,27 @@ pub(super) struct Limits {
     pub(super) answer: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        let secs = Duration::from_secs;
+impl Limits {
+    /// As configured. What is not limited is limited by what the types hold.
+    pub(super) fn of(config: &ProxyConfig) -> Self {
+        let limits = &config.limits;
+        let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
         Self {
-            connections: 20_000,
-            connections_per_address: usize::MAX,
-            streams: 128,
-            header_bytes: 65_536,
-            header_count: 100,
-            target_bytes: 16_384,
-            body_bytes: u64::MAX,
-            held: 100,
-            handshake: secs(10),
-            header: secs(30),
-            idle: secs(75),
-            body: secs(60),
-            send: secs(60),
-            start: secs(30),
-            answer: secs(60),
+            connections: size(limits.connections),
+            connections_per_address: limits.connections_per_address().map_or(usize::MAX, size),
+            streams: limits.streams_per_connection,
+            header_bytes: size(limits.header_bytes),
+            header_count: size(limits.header_count),
+            request_line_bytes: size(limits.request_line_bytes),
+            body_bytes: limits.body_bytes().map_or(u64::MAX, NonZeroU64::get),
+            held: size(limits.held_per_backend),
+            handshake: limits.handshake(),
+            header: limits.header(),
+            idle: limits.idle(),
+            body: limits.body(),
+            send: limits.send(),
+            start: config.start_wait(),
+            answer: config.answer(),
         }
     }
 }
