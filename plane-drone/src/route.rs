@@ -128,7 +128,7 @@ impl Ended {
 
 impl Routes {
     /// What there is for a backend.
-    pub fn find(&self, backend: &BackendId) -> Found {
+    pub fn find(&self, backend: &str) -> Found {
         match self.live.load().get(backend) {
             Some(Entry::Open(route)) if is_fenced(route.fence.as_ref()) => Found::Fenced,
             Some(Entry::Open(route)) => Found::Open(route.clone()),

@@ -20,7 +20,7 @@ use std::{pin::pin, rc::Rc, sync::Arc};
 /// What of a request decides where it goes.
 pub(super) struct Asked<'a, 'h> {
     /// The host, maybe with a port.
-    pub(super) host: &'h str,
+    pub(super) host: &'a str,
     /// The path and query.
     pub(super) path: &'a str,
     /// Who asks.
