@@ -9,7 +9,9 @@
 mod auth;
 mod body;
 mod listen;
+mod page;
 mod redirect;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod refusal;
 mod request;
 #[cfg(test)]
