@@ -15,6 +15,7 @@ mod connection;
 mod exchange;
 mod limits;
 mod listen;
+mod page;
 mod passage;
 mod pool;
 mod redirect;

@@ -18,7 +18,7 @@ use hyper::{
     body::{Body, Incoming},
     client::conn::http1::SendRequest,
     ext::Protocol,
-    header::HeaderValue,
+    header::{self, HeaderValue},
     http::request::Parts,
     upgrade::OnUpgrade,
 };
@@ -32,11 +32,14 @@ const WEBSOCKET: &str = "websocket";
 /// Answers a request, in one way or another.
 pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Incoming>) -> Response<Answer> {
     let passage = Passage::begin(seat);
+    let is_head = request.method() == Method::HEAD;
+    let accept = request.headers().get(header::ACCEPT).cloned();
     match pass(&passage, seat, request).await {
         Ok(response) => response,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
-            refusal.into_response().map(|body| Answer::Own { body, _passage: Some(passage) })
+            let accept = accept.as_ref().map(text);
+            refusal.into_response_for(accept, is_head).map(|body| Answer::Own { body, _passage: Some(passage) })
         }
     }
 }
