@@ -1,5 +1,9 @@
 //! The proxy's patience, with backends that are played by sockets of the test.
 
+mod limits;
+mod tls;
+mod upstream;
+
 use super::*;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,8 +24,11 @@ async fn setting() -> Setting {
 }
 
 async fn setting_with(secs: u32) -> Setting {
+    setting_of(ProxyConfig { start_wait_secs: secs, answer_secs: secs, ..ProxyConfig::default() }).await
+}
+
+async fn setting_of(own: ProxyConfig) -> Setting {
     let (tasks, routes) = (Tasks::new(), Routes::default());
-    let own = ProxyConfig { start_wait_secs: secs, answer_secs: secs, ..ProxyConfig::default() };
     let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..own };
     let cluster = "plane.test".parse().unwrap();
     let addresses = Proxy::start(&config, None, cluster, routes.clone(), &tasks).unwrap();
