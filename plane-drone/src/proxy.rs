@@ -9,7 +9,11 @@
 mod auth;
 mod body;
 mod listen;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod origin;
 mod page;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod preface;
 mod redirect;
 #[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod refusal;
