@@ -15,9 +15,11 @@ mod connection;
 mod exchange;
 mod limits;
 mod listen;
+mod origin;
 mod page;
 mod passage;
 mod pool;
+mod preface;
 mod redirect;
 mod refusal;
 mod request;
@@ -37,7 +39,11 @@ pub use listen::ListenError;
 pub use text::get_text;
 pub use upstream::Upstream;
 
-use crate::{cert::Served, config::proxy::ProxyConfig, route::Routes};
+use crate::{
+    cert::Served,
+    config::proxy::{Network, ProxyConfig},
+    route::Routes,
+};
 use limits::Limits;
 use listen::Entrance;
 use plane_core::{chance::Chance, id::ClusterName, task::Tasks};
@@ -75,6 +81,10 @@ struct Shared {
     by_path: bool,
     passthrough: Option<Upstream>,
     limits: Limits,
+    /// Front proxies whose word about clients is believed.
+    trusted: Vec<Network>,
+    /// Whether they speak the PROXY protocol.
+    proxy_protocol: bool,
     chance: Chance,
     /// Open connections of clients.
     connections: AtomicUsize,
@@ -83,6 +93,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(address))
+    }
+
     fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,6 +127,8 @@ impl Proxy {
             by_path: config.allow_path_routing,
             passthrough: config.passthrough.map(|address| Upstream::new(address, None)),
             limits: Limits::of(config),
+            trusted: config.trusted_proxies.clone(),
+            proxy_protocol: config.proxy_protocol,
             chance: Chance::system(),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),

@@ -5,7 +5,7 @@ use super::{
     auth::{self, Verdict},
     passage::Passage,
     refusal::Refusal,
-    request::Client,
+    request::Scheme,
     timers::{Look, millis},
     upstream::Upstream,
     worker::{Stage, Worker},
@@ -23,8 +23,8 @@ pub(super) struct Asked<'a, 'h> {
     pub(super) host: &'a str,
     /// The path and query.
     pub(super) path: &'a str,
-    /// Who asks.
-    pub(super) client: Client,
+    /// How the client asks.
+    pub(super) scheme: Scheme,
     /// What its tokens are worth for a backend.
     pub(super) credentials: &'h dyn Fn(&BearerToken) -> Verdict,
 }
@@ -106,7 +106,7 @@ fn check(
     token: Option<&BearerToken>,
 ) -> Result<Option<Response<Full<Bytes>>>, Refusal> {
     let Some(token) = token else { return Ok(None) };
-    if let Some(login) = auth::login(target, token, asked.client.scheme) {
+    if let Some(login) = auth::login(target, token, asked.scheme) {
         return login.map(Some);
     }
     match (asked.credentials)(token) {

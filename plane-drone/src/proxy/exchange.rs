@@ -5,6 +5,7 @@ use super::{
     admission::{Admission, Admitted, Asked, admit},
     auth,
     connection::Seat,
+    origin::{Claims, Origin},
     passage::{Answer, Passage, Received, Sent},
     refusal::Refusal,
     request::{self, Upgrade},
@@ -14,7 +15,7 @@ use super::{
 };
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode, Version,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
     client::conn::http1::SendRequest,
     ext::Protocol,
@@ -63,18 +64,29 @@ async fn pass(
     if path.len() + head.method.as_str().len() + FIRST_LINE_REST > limits.request_line_bytes {
         return Err(Refusal::TargetTooLong);
     }
+    let origin = origin(seat, &head.headers);
     let credentials = |token: &_| auth::check(&head.headers, token);
-    let asked = Asked { host: text(&host), path, client: seat.client, credentials: &credentials };
+    let asked = Asked { host: text(&host), path, scheme: origin.scheme, credentials: &credentials };
     let admitted = match admit(passage, &asked).await? {
         Admission::Passes(admitted) => admitted,
         Admission::Answered(response) => {
             return Ok(response.map(|body| Answer::Own { body, _passage: Some(passage.clone()) }));
         }
     };
-    let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, client: seat.client };
+    let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
     request::rewrite(&mut head, &seen, upgrade.as_ref(), &worker.shared.chance)?;
     let is_upgrade = client_side.zip(upgrade);
     forward(passage, &admitted, head, body, is_upgrade).await
+}
+
+/// Who asks. Fields say something about that only where a trusted proxy stands before this one.
+fn origin(seat: &Seat, fields: &HeaderMap) -> Origin {
+    let (client, trusted) = (seat.client, &seat.worker.shared.trusted);
+    let claims = match trusted.is_empty() {
+        true => Claims::default(),
+        false => Claims::of(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))),
+    };
+    Origin::resolve(client.peer, client.scheme, &claims, trusted)
 }
 
 /// A field that was found to be text.

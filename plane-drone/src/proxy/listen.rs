@@ -4,6 +4,7 @@
 use super::{
     Shared,
     connection::{Activity, Seat},
+    preface::{self, Preface, PrefaceError},
     request::{Client, Scheme},
     serve::{self, Service},
     timers::Look,
@@ -171,6 +172,13 @@ async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entr
     if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
         tracing::debug!(%peer, %error, "a connection has not all its options");
     }
+    let peer = match preface(&worker, &mut stream, peer).await {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%peer, %error, "a connection of a trusted proxy is refused");
+            return;
+        }
+    };
     let Some(place) = place else {
         tracing::debug!(%peer, "no place for a connection");
         if matches!(entrance, Entrance::Open(_)) {
@@ -189,6 +197,18 @@ async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entr
             // Most of these are scanners.
             Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         },
+    }
+}
+
+/// Who a connection is carried for, where its other end is a trusted proxy that has to say so.
+async fn preface(worker: &Worker, stream: &mut TcpStream, peer: SocketAddr) -> Result<SocketAddr, PrefaceError> {
+    if !worker.shared.proxy_protocol || !worker.shared.trusts(peer.ip().to_canonical()) {
+        return Ok(peer);
+    }
+    let read = worker.timers.within(worker.shared.limits.handshake, pin!(preface::read(stream))).await;
+    match read.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))? {
+        Preface::Carried { client } => Ok(client),
+        Preface::Local => Ok(peer),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What of a request and its response goes on, and what does not: RFC 9110, section 7.6. Pure.
 
-use super::refusal::Refusal;
+use super::{
+    origin::{self, Origin},
+    refusal::Refusal,
+};
 use base64::Engine;
 use hyper::{
     HeaderMap, Method, StatusCode, Uri, Version,
@@ -10,6 +13,9 @@ use hyper::{
 use plane_core::chance::Chance;
 use std::net::SocketAddr;
 
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+/// What Forwarded mostly takes, in bytes.
+const FORWARDED_BYTES: usize = 128;
 /// Which backend answered.
 const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -24,15 +30,6 @@ pub(super) enum Scheme {
     Http,
     /// Through TLS.
     Https,
-}
-
-impl Scheme {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
 }
 
 /// Who asks.
@@ -53,8 +50,8 @@ pub(super) struct Seen<'a> {
     pub(super) path: &'a str,
     /// What stands before that path for the client.
     pub(super) prefix: &'a str,
-    /// The client.
-    pub(super) client: Client,
+    /// Who asks.
+    pub(super) origin: &'a Origin,
 }
 
 /// Whom a request asks: the target's authority where it has one (RFC 9112, section 3.2.2), else its one Host.
@@ -143,7 +140,7 @@ pub(super) fn rewrite(
     head.uri = Uri::from(target);
     head.version = Version::HTTP_11;
     let fields = &mut head.headers;
-    strip(fields, |name| matches!(name, "expect" | "forwarded" | "x-forwarded-prefix"));
+    strip(fields, |name| name == "expect" || origin::is_forwarding(name));
     match upgrade {
         None => {}
         Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),
@@ -154,10 +151,19 @@ pub(super) fn rewrite(
         }
     }
     join_crumbs(fields);
-    fields.insert(FORWARDED_HOST, host.clone());
+    let (origin, mut line) = (seen.origin, Vec::with_capacity(FORWARDED_BYTES));
+    let written = |line: &[u8]| HeaderValue::from_bytes(line).map_err(|_| Refusal::BadAddress);
+    origin.write_forwarded_for(&mut line);
+    fields.insert(FORWARDED_FOR, written(&line)?);
+    line.clear();
+    let asked = host.to_str().unwrap_or_default();
+    origin.write_forwarded(asked, &mut line);
+    fields.insert(FORWARDED, written(&line)?);
+    let believed = origin.host(asked);
+    let believed = if believed == asked { host.clone() } else { value(believed)? };
+    fields.insert(FORWARDED_HOST, believed);
+    fields.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.proto()));
     fields.insert(header::HOST, host);
-    fields.insert(FORWARDED_FOR, value(&seen.client.peer.ip().to_canonical().to_string())?);
-    fields.insert(FORWARDED_PROTO, HeaderValue::from_static(seen.client.scheme.as_str()));
     if let Some(prefix) = prefix {
         fields.insert(FORWARDED_PREFIX, prefix);
     }
@@ -211,13 +217,13 @@ pub(super) fn clean_upgrade_response(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::origin::Claims;
     use hyper::Request;
 
     static HOST: HeaderValue = HeaderValue::from_static("b.plane.test");
 
-    fn seen(path: &str, scheme: Scheme) -> Seen<'_> {
-        let client = Client { peer: ([10, 0, 0, 7], 4711).into(), scheme };
-        Seen { host: &HOST, path, prefix: "/_plane_backend=b", client }
+    fn origin(scheme: Scheme) -> Origin {
+        Origin::resolve(([10, 0, 0, 7], 4711).into(), scheme, &Claims::default(), &[])
     }
 
     fn rewritten(request: Request<()>, path: &str) -> Request<()> {
@@ -227,7 +233,9 @@ mod tests {
     fn rewritten_from(scheme: Scheme, request: Request<()>, path: &str) -> Request<()> {
         let upgrade = Upgrade::asked(request.headers());
         let (mut head, ()) = request.into_parts();
-        rewrite(&mut head, &seen(path, scheme), upgrade.as_ref(), &Chance::system()).unwrap();
+        let origin = origin(scheme);
+        let seen = Seen { host: &HOST, path, prefix: "/_plane_backend=b", origin: &origin };
+        rewrite(&mut head, &seen, upgrade.as_ref(), &Chance::system()).unwrap();
         Request::from_parts(head, ())
     }
 
@@ -252,7 +260,8 @@ mod tests {
             .body(())
             .unwrap();
         let fields = rewritten(request, "/x").into_parts().0.headers;
-        for gone in ["connection", "x-own", "te", "forwarded"] {
+        assert_eq!(fields["forwarded"], "for=10.0.0.7;host=b.plane.test;proto=http");
+        for gone in ["connection", "x-own", "te"] {
             assert!(!fields.contains_key(gone), "{gone}");
         }
         let all: Vec<_> = fields.get_all("x-forwarded-for").iter().collect();
