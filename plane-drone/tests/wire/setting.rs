@@ -1,0 +1,100 @@
+//! The real proxy of a drone, in this process, in front of backends of the tests. The one place that knows how a proxy
+//! is started.
+
+use super::{
+    backend::{Backend, Script},
+    client::PATIENCE,
+};
+use plane_core::{id::BackendId, task::Tasks};
+use plane_drone::{
+    config::ProxyConfig,
+    proxy::{Patience, Proxy},
+    route::{Activity, Routes},
+};
+use serde_json::{Value, json};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// The cluster of all backends here.
+pub(crate) const CLUSTER: &str = "plane.test";
+/// How long a backend may take to begin its answer.
+pub(crate) const ANSWER: Duration = Duration::from_secs(3);
+
+/// Who speaks HTTP/1.1 to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http1 {
+    /// The hyper library.
+    Hyper,
+}
+
+/// All of them: every case is run with each.
+pub(crate) const IMPLEMENTATIONS: [Http1; 1] = [Http1::Hyper];
+
+impl Http1 {
+    /// The keys of `[proxy]` that choose it.
+    fn keys(self) -> Value {
+        match self {
+            Self::Hyper => json!({}),
+        }
+    }
+}
+
+/// A proxy.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) proxy: SocketAddr,
+    routes: Routes,
+    tasks: Tasks,
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        self.tasks.stop_token().cancel();
+    }
+}
+
+impl Setting {
+    /// Starts a proxy with `keys` of `[proxy]` beside the ports.
+    pub(crate) async fn start(http1: Http1, keys: Value) -> Self {
+        let mut config = json!({ "bind_ip": "127.0.0.1", "http_port": 0 });
+        for more in [http1.keys(), keys] {
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        }
+        let config: ProxyConfig = serde_json::from_value(config).unwrap();
+        let (tasks, routes) = (Tasks::new(), Routes::default());
+        let patience = Patience { start: ANSWER, answer: ANSWER };
+        let cluster = CLUSTER.parse().unwrap();
+        let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).await.unwrap();
+        Self { proxy: addresses.http, routes, tasks }
+    }
+
+    /// Starts a backend and opens the way to it. Gives its host too, and who is connected to it.
+    pub(crate) async fn backend(&self, name: &str, script: Option<Script>) -> Open {
+        let backend = Backend::start(script).await;
+        let id: BackendId = name.parse().unwrap();
+        let activity = self.routes.open(&id, backend.address, None, None);
+        Open { backend, activity, host: format!("{name}.{CLUSTER}") }
+    }
+}
+
+/// A backend that the proxy leads to.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    pub(crate) backend: Backend,
+    pub(crate) host: String,
+    activity: Arc<Activity>,
+}
+
+impl Open {
+    /// Waits until nobody counts as connected any more.
+    pub(crate) async fn calm(&self) -> Result<(), String> {
+        let began = Instant::now();
+        while self.activity.in_flight() > 0 {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("{} still count as connected", self.activity.in_flight()));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
