@@ -1,10 +1,12 @@
 //! Starts the real parts for a test: NATS, controllers and drones, each in a folder of its own and on ports that the
 //! system picks. Everything ends when its value is dropped.
 
+mod autobahn;
 mod cluster;
 mod cut;
 mod daemon;
 pub mod dns;
+pub mod frames;
 mod http;
 mod nats;
 mod nats_cluster;
@@ -15,6 +17,7 @@ mod renewal_info;
 mod tls;
 pub mod wire;
 
+pub use autobahn::{Autobahn, Cases, FuzzingServer, Outcome, Report};
 pub use cluster::{Cluster, DNS, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
 pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Drone};
