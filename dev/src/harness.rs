@@ -2,6 +2,7 @@
 //! system picks. Everything ends when its value is dropped.
 
 mod autobahn;
+mod browser;
 mod cluster;
 mod cut;
 mod daemon;
@@ -18,6 +19,7 @@ mod tls;
 pub mod wire;
 
 pub use autobahn::{Autobahn, Cases, FuzzingServer, Outcome, Report};
+pub use browser::{Browser, Target};
 pub use cluster::{Cluster, DNS, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
 pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Drone};

@@ -4,17 +4,30 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use http_body_util::Empty;
+use hyper::{
+    Method, Request,
+    client::conn::http2::{self, SendRequest},
+    ext::Protocol,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use plane_dev::harness::{
     Cluster, PATIENCE, Settings, Tls,
     frames::{Already, Case, From, cases, play},
     self_signed,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// How many cases are played at once.
@@ -95,7 +108,7 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Extensions: {EXTENSIONS}\r\n\
          Sec-WebSocket-Protocol: chat, superchat\r\nOrigin: https://app.test\r\n\r\n"
     );
-    let (behind, said) = first(&case.client, number % 3 == 0);
+    let (behind, said) = first(&case.client, number % 8 == 0);
     stream.write_all(&[asks.as_bytes(), behind].concat()).await?;
     stream.flush().await?;
     let (answer, heard) = head(&mut stream).await.with_context(|| case.name.clone())?;
@@ -114,10 +127,40 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
     play(case, From::Client, stream, Already { said, heard }, reset).await
 }
 
+/// The client of HTTP/2, which asks by an extended CONNECT (RFC 8441, section 4): on a stream of a shared connection.
+async fn stream_client(number: usize, case: &Case, mut sender: SendRequest<Empty<Bytes>>) -> Result<()> {
+    let asks = Request::builder()
+        .method(Method::CONNECT)
+        .uri(format!("https://elsewhere.test/case/{number}"))
+        .extension(Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-extensions", EXTENSIONS)
+        .header("sec-websocket-protocol", "chat, superchat")
+        .header("origin", "https://app.test")
+        .body(Empty::new())?;
+    let answer = sender.send_request(asks).await.with_context(|| case.name.clone())?;
+    ensure!(answer.status() == 200, "{}: the client is answered {answer:?}", case.name);
+    let case_number = number.to_string();
+    for (name, value) in [
+        ("sec-websocket-accept", None),
+        ("upgrade", None),
+        ("sec-websocket-extensions", Some(ACCEPTED)),
+        ("sec-websocket-protocol", Some("superchat")),
+        ("x-case", Some(&case_number)),
+    ] {
+        let seen = answer.headers().get(name).and_then(|value| value.to_str().ok());
+        ensure!(seen == value, "{}: the client sees {name}: {seen:?}", case.name);
+    }
+    let stream = TokioIo::new(hyper::upgrade::on(answer).await?);
+    // A stream that is dropped before its end is reset.
+    play(case, From::Client, stream, Already::default(), |_| {}).await
+}
+
 /// A way to a drone's proxy.
 enum Way {
     Http(SocketAddr),
     Https(SocketAddr, Tls),
+    Http2(SendRequest<Empty<Bytes>>),
 }
 
 impl Way {
@@ -139,20 +182,52 @@ impl Way {
                 })
                 .await
             }
+            Self::Http2(sender) => stream_client(number, case, sender.clone()).await,
         }
     }
 }
 
-async fn all_are_carried(https: bool) {
+/// Who speaks to the proxy, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Http,
+    Https,
+    Http2,
+}
+
+async fn shared(proxy: SocketAddr, tls: &Tls) -> Way {
+    let stream = TokioIo::new(connected(tls, proxy).await);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    Way::Http2(sender)
+}
+
+/// A connection through TLS, once the proxy has taken up its certificate.
+async fn connected(tls: &Tls, proxy: SocketAddr) -> TlsStream<TcpStream> {
+    let began = Instant::now();
+    loop {
+        match tls.connect(proxy, "elsewhere.test").await {
+            Ok(stream) => return stream,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error:#}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn all_are_carried(spoken: Spoken) {
     let cases = Arc::new(cases());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("passthrough = \"{}\"\n", listener.local_addr().unwrap());
+    let https = spoken != Spoken::Http;
     let cluster = Cluster::start_as(Settings { https, proxy, ..Settings::default() }).await.unwrap();
     let drone = &cluster.drones[0];
     let way = if https {
         let pair = self_signed(&"elsewhere.test".parse().unwrap()).unwrap();
         drone.install(&pair).unwrap();
-        Way::Https(drone.https().unwrap(), Tls::trusting([pair.leaf_der()]).unwrap())
+        let (proxy, roots) = (drone.https().unwrap(), [pair.leaf_der()]);
+        let tls = if spoken == Spoken::Http2 { Tls::http2(roots) } else { Tls::trusting(roots) }.unwrap();
+        connected(&tls, proxy).await;
+        if spoken == Spoken::Http2 { shared(proxy, &tls).await } else { Way::Https(proxy, tls) }
     } else {
         Way::Http(drone.proxy)
     };
@@ -184,10 +259,15 @@ async fn all_are_carried(https: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_hears_the_other_byte_for_byte() {
-    all_are_carried(false).await;
+    all_are_carried(Spoken::Http).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_hears_the_other_byte_for_byte_through_tls() {
-    all_are_carried(true).await;
+    all_are_carried(Spoken::Https).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_end_hears_the_other_byte_for_byte_in_streams_of_http2() {
+    all_are_carried(Spoken::Http2).await;
 }
