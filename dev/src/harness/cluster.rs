@@ -4,7 +4,7 @@ use super::{CuttingProxy, Daemon, Drone, NatsServers, unique_cluster};
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
-    id::{BackendId, ClusterName, DroneId},
+    id::{BackendId, BearerToken, ClusterName, DroneId},
     message::{
         backend::{BackendState, LogLine, PublicStatus, TerminateRequest},
         schedule::{Executable, ScheduleRequest, ScheduleResponse},
@@ -51,6 +51,7 @@ pub struct Cluster {
     http_port: u16,
     https: bool,
     proxied: bool,
+    proxy: String,
     folder: tempfile::TempDir,
 }
 
@@ -77,6 +78,8 @@ pub struct Settings {
     pub http_port: u16,
     /// Whether the drones have a `[cert]`: HTTPS on any port, once a test installs a pair in [`Drone::files`].
     pub https: bool,
+    /// Keys of each drone's `[proxy]` besides.
+    pub proxy: String,
 }
 
 impl Default for Settings {
@@ -92,6 +95,7 @@ impl Default for Settings {
             nats_port: 0,
             http_port: 0,
             https: false,
+            proxy: String::new(),
         }
     }
 }
@@ -125,6 +129,7 @@ impl Cluster {
             http_port: settings.http_port,
             https: settings.https,
             proxied: settings.proxied,
+            proxy: settings.proxy,
             folder: tempfile::tempdir()?,
         };
         for _ in 0..settings.controllers {
@@ -289,6 +294,25 @@ impl Cluster {
         let (backend, _) = self.schedule(&self.request(300, &[])).await?;
         self.wait_for(&backend, BackendState::Ready).await?;
         Ok(backend)
+    }
+
+    /// Schedules until a drone takes it, as one does once it has its first certificate, and waits until it is Ready.
+    ///
+    /// # Errors
+    /// Where no drone takes it, or it does not become Ready.
+    pub async fn ready_once_taken(&self, request: &ScheduleRequest) -> Result<(BackendId, Option<BearerToken>)> {
+        let began = Instant::now();
+        loop {
+            let response = self.client.request(request, PATIENCE).await?;
+            if let ScheduleResponse::Scheduled { backend_id, bearer_token, .. } = response {
+                self.wait_for(&backend_id, BackendState::Ready).await?;
+                return Ok((backend_id, bearer_token));
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("no drone takes it");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Schedules several at once and waits until all are Ready.
