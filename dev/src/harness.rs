@@ -1,10 +1,13 @@
 //! Starts the real parts for a test: NATS, controllers and drones, each in a folder of its own and on ports that the
 //! system picks. Everything ends when its value is dropped.
 
+mod autobahn;
+mod browser;
 mod cluster;
 mod cut;
 mod daemon;
 pub mod dns;
+pub mod frames;
 mod http;
 mod nats;
 mod nats_cluster;
@@ -15,6 +18,8 @@ mod renewal_info;
 mod tls;
 pub mod wire;
 
+pub use autobahn::{Autobahn, Cases, FuzzingServer, Outcome, Report};
+pub use browser::{Browser, Target};
 pub use cluster::{Cluster, DNS, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings};
 pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Drone};

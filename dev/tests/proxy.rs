@@ -43,9 +43,9 @@ async fn a_backend_is_found_by_host_and_by_path() {
     let absolute =
         format!("GET http://{backend}.{}/request HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n", cluster.name);
     assert!(raw(proxy, &absolute).await.starts_with("HTTP/1.1 200"));
-    for (host, path) in [("nobody", "/"), ("a.b", "/"), ("x", "/_plane_backend=nobody/")] {
-        let host = if host == "nobody" { format!("nobody.{}", cluster.name) } else { host.to_owned() };
-        assert_eq!(get_with(proxy, &host, path, &[]).await.unwrap().status.as_u16(), 404, "{host}{path}");
+    let nobody = format!("nobody.{}", cluster.name);
+    for (host, path, status) in [(&*nobody, "/", 404), ("a.b", "/", 421), ("x", "/_plane_backend=nobody/", 404)] {
+        assert_eq!(get_with(proxy, host, path, &[]).await.unwrap().status.as_u16(), status, "{host}{path}");
     }
 }
 
@@ -58,6 +58,8 @@ async fn a_request_waits_for_a_backend_that_starts() {
     assert!(answer.status.is_success(), "{answer:?}");
     let early = [("DEMO_MODE", "exit"), ("DEMO_AFTER_MS", "300")];
     let (backend, _) = cluster.schedule(&cluster.request(300, &early)).await.unwrap();
+    let answer = get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap();
+    assert_eq!(answer.status.as_u16(), 502, "who waited for a backend that then ended hears that it failed");
     let answer = get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap();
     assert_eq!(answer.status.as_u16(), 410);
 }

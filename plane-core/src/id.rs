@@ -148,6 +148,11 @@ impl ClusterName {
 }
 
 impl BackendId {
+    /// Whether a text is the name of a backend, found out without making one.
+    pub fn is_valid(text: &str) -> bool {
+        is_label(text)
+    }
+
     fn check(text: &str) -> Result<(), IdError> {
         if is_label(text) {
             return Ok(());

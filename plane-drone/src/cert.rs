@@ -17,7 +17,7 @@ pub mod served;
 mod share;
 mod steps;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod timing;
 pub mod watch;
 mod web;

@@ -1,6 +1,7 @@
 //! The drone's configuration. A section that is absent is not run.
 
 pub mod acme;
+pub mod proxy;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -15,13 +16,9 @@ use plane_core::{
     id::{ClusterName, DroneId},
     message::drone::Capacity,
 };
+use proxy::ProxyConfig;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 /// Where HTTPS is, where nothing else is said (RFC 9110, section 4.2.2).
 const DEFAULT_HTTPS_PORT: u16 = 443;
@@ -244,30 +241,9 @@ impl Default for DockerConnection {
     }
 }
 
-/// The `[proxy]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProxyConfig {
-    /// The address that the proxy listens on.
-    #[serde(default = "default_bind_ip")]
-    pub bind_ip: IpAddr,
-    /// The port for HTTP; 0 lets the system choose. Where there is a `[cert]`, it only leads to HTTPS.
-    #[serde(default = "default_http_port")]
-    pub http_port: u16,
-    /// The port for HTTPS, 443 where it is not given; 0 lets the system choose. It needs a `[cert]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub https_port: Option<u16>,
-    /// Where requests go whose name is no backend's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub passthrough: Option<SocketAddr>,
-    /// Whether a backend is also found by the first part of the path.
-    #[serde(default)]
-    pub allow_path_routing: bool,
-}
-
 impl DaemonConfig for DroneConfig {
     const PARTS: &'static [&'static Part] =
-        &[&schema::DRONE, &NATS, &schema::CERT, &schema::ACME, &schema::AGENT, &schema::DOCKER, &schema::PROXY];
+        &[&schema::DRONE, &NATS, &schema::CERT, &schema::ACME, &schema::AGENT, &schema::DOCKER, &proxy::PROXY];
 }
 
 fn default_db_path() -> PathBuf {
@@ -292,12 +268,4 @@ fn default_fence_secs() -> u32 {
 
 fn default_shared_lease_secs() -> u32 {
     60
-}
-
-fn default_bind_ip() -> IpAddr {
-    Ipv4Addr::UNSPECIFIED.into()
-}
-
-fn default_http_port() -> u16 {
-    80
 }

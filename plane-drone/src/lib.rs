@@ -34,7 +34,7 @@ use plane_core::{
     task::Tasks,
     telemetry::LogTap,
 };
-use proxy::{ListenError, Patience, Proxy, Tls};
+use proxy::{ListenError, Proxy, Tls};
 use route::Routes;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use store::{Store, StoreError};
@@ -91,9 +91,9 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
         cert::watch::start(files.clone(), served.clone(), config.cluster_domain.clone(), tasks).await;
     }
     if let Some(proxy) = &config.proxy {
-        let (cluster, patience) = (config.cluster_domain.clone(), Patience::default());
+        let cluster = config.cluster_domain.clone();
         let tls = config.https_port().map(|port| Tls { port, served: served.clone() });
-        Proxy::start(proxy, tls, cluster, routes.clone(), patience, tasks).await?;
+        Proxy::start(proxy, tls, cluster, routes.clone(), tasks)?;
     }
     let (connection, nats) = watch::channel(None);
     if let (Some(cert), Some(acme), Some(files)) = (&config.cert, &config.acme, files) {

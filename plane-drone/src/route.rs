@@ -14,7 +14,10 @@ use plane_core::id::{BackendId, BearerToken};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -46,9 +49,27 @@ pub struct Waiting {
     pub token: Option<BearerToken>,
     fence: Option<Arc<Fence>>,
     settled: CancellationToken,
+    held: AtomicUsize,
+}
+
+/// A request that is held until a backend answers.
+#[derive(Debug)]
+pub struct Held<'a>(&'a AtomicUsize);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Waiting {
+    /// Holds one more request; `None` where so many are held already.
+    pub fn hold(&self, limit: usize) -> Option<Held<'_>> {
+        let before = self.held.fetch_add(1, Ordering::Relaxed);
+        let held = Held(&self.held);
+        (before < limit).then_some(held)
+    }
+
     /// Resolves once the backend answers, or has ended.
     pub async fn settled(&self) {
         self.settled.cancelled().await;
@@ -107,7 +128,7 @@ impl Ended {
 
 impl Routes {
     /// What there is for a backend.
-    pub fn find(&self, backend: &BackendId) -> Found {
+    pub fn find(&self, backend: &str) -> Found {
         match self.live.load().get(backend) {
             Some(Entry::Open(route)) if is_fenced(route.fence.as_ref()) => Found::Fenced,
             Some(Entry::Open(route)) => Found::Open(route.clone()),
@@ -120,7 +141,7 @@ impl Routes {
 
     /// Lets requests for a backend wait until it answers.
     pub fn wait_for(&self, backend: &BackendId, token: Option<BearerToken>, fence: Option<Arc<Fence>>) {
-        let waiting = Arc::new(Waiting { token, fence, settled: CancellationToken::new() });
+        let waiting = Arc::new(Waiting { token, fence, settled: CancellationToken::new(), held: AtomicUsize::new(0) });
         self.change(backend, Some(Entry::Waiting(waiting)));
     }
 
@@ -133,7 +154,7 @@ impl Routes {
         fence: Option<Arc<Fence>>,
     ) -> Arc<Activity> {
         let activity = Arc::new(Activity::behind(fence.clone()));
-        let upstream = Upstream::new(address);
+        let upstream = Upstream::new(address, Some(backend));
         let route = Arc::new(Route { address, token, activity: activity.clone(), upstream, fence });
         self.change(backend, Some(Entry::Open(route)));
         activity

@@ -6,12 +6,14 @@
 //! | `/room` | the page's WebSocket |
 //! | `/ws` | a WebSocket that echoes text and binary messages |
 //! | `/echo` | the request's body, as it comes in |
+//! | `/sink` | how many bytes the request's body has, once it is there |
 //! | `/env` | the environment, a JSON object |
 //! | `/headers` | the request's fields, a JSON object; repeated ones joined by `, ` |
 //! | `/request` | `{"method", "uri", "version"}` as received |
 //! | `/file?path=P` | a file of the container, 404 where there is none |
 //! | `/bytes?n=N` | N bytes with a length; byte i is `i % 251` |
 //! | `/slow?chunks=N&ms=M` | N lines `chunk 1` …, the first at once, then one every M ms |
+//! | `/events?n=N&ms=M` | server-sent events `1` … N, the first at once, then one every M ms |
 //! | `/cut?n=N&of=M` | promises M bytes, sends N, breaks the connection |
 //! | `/status?code=N` | that status |
 //! | `/log?lines=N` | writes N lines to stdout and N to stderr |
@@ -64,6 +66,7 @@ pub(crate) async fn answer(
         "/room" => socket::upgrade(request, move |socket| room::join(room, socket)),
         "/ws" => socket::upgrade(request, socket::echo),
         "/echo" => echo(request),
+        "/sink" => sink(request).await,
         "/env" => json_answer(&environment()),
         "/headers" => json_answer(&fields(request.headers())),
         "/request" => json_answer(&json!({
@@ -74,6 +77,7 @@ pub(crate) async fn answer(
         "/file" => file(query.text("path").unwrap_or_default()),
         "/bytes" => sized(query.number("n", 0), pattern(query.number("n", 0))),
         "/slow" => unsized_stream(slow(query.number("chunks", 10), query.number("ms", 100))),
+        "/events" => events(query.number("n", 10), query.number("ms", 100)),
         "/cut" => cut(query.number("n", 1), query.number("of", 1024)),
         "/status" => text(status_of(query.number("code", 200)), "as you wish\n"),
         "/log" => {
@@ -112,11 +116,28 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
     answer
 }
 
+async fn sink(request: Request<Incoming>) -> Response<Body> {
+    let (mut body, mut bytes) = (request.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => return text(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        }
+    }
+    typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from(bytes.to_string()))
+}
+
 fn file(path: &str) -> Response<Body> {
     match std::fs::read(path) {
         Ok(content) => typed(StatusCode::OK, "application/octet-stream", content.into()),
         Err(_) => text(StatusCode::NOT_FOUND, "no such file\n"),
     }
+}
+
+fn events(count: u64, pause_ms: u64) -> Response<Body> {
+    let mut answer = unsized_stream(paced(count, pause_ms, |number| format!("id: {number}\ndata: {number}\n\n")));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer
 }
 
 fn cut(sent: u64, promised: u64) -> Response<Body> {
@@ -160,14 +181,22 @@ fn pattern(total: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 
 }
 
 fn slow(chunks: u64, pause_ms: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
-    stream::unfold(1, move |number| async move {
-        if number > chunks {
+    paced(chunks, pause_ms, |number| format!("chunk {number}\n"))
+}
+
+fn paced(
+    count: u64,
+    pause_ms: u64,
+    text: impl Fn(u64) -> String + Send + Sync + 'static,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
+    stream::unfold((1, text), move |(number, text)| async move {
+        if number > count {
             return None;
         }
         if number > 1 {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
-        Some((Ok(Bytes::from(format!("chunk {number}\n"))), number + 1))
+        Some((Ok(Bytes::from(text(number))), (number + 1, text)))
     })
 }
 

@@ -4,7 +4,7 @@ use super::{CuttingProxy, Daemon, Drone, NatsServers, unique_cluster};
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
-    id::{BackendId, ClusterName, DroneId},
+    id::{BackendId, BearerToken, ClusterName, DroneId},
     message::{
         backend::{BackendState, LogLine, PublicStatus, TerminateRequest},
         schedule::{Executable, ScheduleRequest, ScheduleResponse},
@@ -45,10 +45,13 @@ pub struct Cluster {
     pub nats: NatsServers,
     /// What stands in the `[cert]` of each drone that is added, then whole sections, where drones have HTTPS.
     pub cert: String,
+    /// What stands in the `[proxy]` of each drone that is added.
+    pub proxy: String,
     image: String,
     http_port: u16,
     https: bool,
     proxied: bool,
+    proxy: String,
     folder: tempfile::TempDir,
 }
 
@@ -75,6 +78,8 @@ pub struct Settings {
     pub http_port: u16,
     /// Whether the drones have a `[cert]`: HTTPS on any port, once a test installs a pair in [`Drone::files`].
     pub https: bool,
+    /// Keys of each drone's `[proxy]` besides.
+    pub proxy: String,
 }
 
 impl Default for Settings {
@@ -90,6 +95,7 @@ impl Default for Settings {
             nats_port: 0,
             http_port: 0,
             https: false,
+            proxy: String::new(),
         }
     }
 }
@@ -118,10 +124,12 @@ impl Cluster {
             drones: Vec::new(),
             nats,
             cert: String::new(),
+            proxy: String::new(),
             image,
             http_port: settings.http_port,
             https: settings.https,
             proxied: settings.proxied,
+            proxy: settings.proxy,
             folder: tempfile::tempdir()?,
         };
         for _ in 0..settings.controllers {
@@ -210,8 +218,8 @@ impl Cluster {
         let (hosts, link) = self.way_to_nats().await?;
         let config = format!(
             "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = {hosts:?}\n\
-             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n",
-            self.name, self.http_port,
+             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n{}",
+            self.name, self.http_port, self.proxy,
         );
         let pair = self.folder.path().join(format!("{name}-cert"));
         let files = self.https.then(|| Files::new(pair.join("key.pem"), pair.join("cert.pem")));
@@ -286,6 +294,25 @@ impl Cluster {
         let (backend, _) = self.schedule(&self.request(300, &[])).await?;
         self.wait_for(&backend, BackendState::Ready).await?;
         Ok(backend)
+    }
+
+    /// Schedules until a drone takes it, as one does once it has its first certificate, and waits until it is Ready.
+    ///
+    /// # Errors
+    /// Where no drone takes it, or it does not become Ready.
+    pub async fn ready_once_taken(&self, request: &ScheduleRequest) -> Result<(BackendId, Option<BearerToken>)> {
+        let began = Instant::now();
+        loop {
+            let response = self.client.request(request, PATIENCE).await?;
+            if let ScheduleResponse::Scheduled { backend_id, bearer_token, .. } = response {
+                self.wait_for(&backend_id, BackendState::Ready).await?;
+                return Ok((backend_id, bearer_token));
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("no drone takes it");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Schedules several at once and waits until all are Ready.

@@ -49,19 +49,35 @@ impl Tls {
         Self::speaking(&[&TLS12], roots)
     }
 
+    /// As [`Self::trusting`], for HTTP/2 alone.
+    ///
+    /// # Errors
+    /// Where one cannot be trusted at all.
+    pub fn http2<'a>(roots: impl IntoIterator<Item = &'a [u8]>) -> Result<Self> {
+        let mut config = Self::config(&[&TLS13, &TLS12], roots)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
     fn speaking<'a>(
         versions: &[&'static SupportedProtocolVersion],
         roots: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self> {
+        Ok(Self(TlsConnector::from(Arc::new(Self::config(versions, roots)?))))
+    }
+
+    fn config<'a>(
+        versions: &[&'static SupportedProtocolVersion],
+        roots: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<ClientConfig> {
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(CertificateDer::from(root.to_vec()))?;
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)?
             .with_root_certificates(store)
-            .with_no_client_auth();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+            .with_no_client_auth())
     }
 
     /// A connection to a proxy, for a host's name.

@@ -57,6 +57,11 @@ impl Draft {
         self.get(path)?.as_integer()
     }
 
+    /// Whether `true` stands at the path.
+    pub fn is_true(&self, path: &str) -> bool {
+        self.get(path).and_then(Value::as_bool) == Some(true)
+    }
+
     /// The list at the path, if there is one.
     pub fn list(&self, path: &str) -> Option<&[Value]> {
         self.get(path)?.as_array().map(Vec::as_slice)

@@ -253,7 +253,7 @@ impl Driver {
             Action::WatchIdle => {
                 let limit = Duration::from_secs(self.request.max_idle_secs.get());
                 self.in_phase("idle", async move {
-                    match parts.routes.find(&id) {
+                    match parts.routes.find(id.as_str()) {
                         crate::route::Found::Open(route) => route.activity.clone().idle_for(limit).await,
                         // The route was closed: something else ends the backend.
                         _ => std::future::pending().await,

@@ -3,15 +3,15 @@
 use super::acme::KeyType;
 use crate::cert::seal::{ClusterKey, lenient_base64};
 use plane_core::{
-    config::{Draft, Key, Kind, Part, is_http_url, is_ip, is_socket_addr},
+    config::{Draft, Key, Kind, Part, is_http_url, is_ip},
     id::{ClusterName, DroneId},
 };
 
 /// A day, in seconds: nothing that is waited for takes longer.
-const DAY: i64 = 86_400;
+pub(super) const DAY: i64 = 86_400;
 
 const DRONE_ID: Kind = Kind::Text("a drone id: letters, digits, '_' and '-', at most 128", is_drone);
-const IP: Kind = Kind::Text("an IP address", is_ip);
+pub(super) const IP: Kind = Kind::Text("an IP address", is_ip);
 const HTTP_URL: Kind = Kind::Text("a URL that begins with http:// (https is not supported here)", is_http_url);
 
 /// What stands outside of any section.
@@ -135,29 +135,6 @@ pub(super) static DOCKER: Part = Part {
     rules: |draft: &mut Draft| {
         if draft.is_empty_table("agent.docker.connection") {
             draft.fault("agent.docker.connection", "expected a socket (a path), or http (a URL)");
-        }
-    },
-};
-
-/// `[proxy]`
-pub(super) static PROXY: Part = Part {
-    keys: &[
-        Key::optional("proxy", Kind::Section),
-        Key::optional("proxy.bind_ip", IP),
-        Key::optional("proxy.http_port", Kind::Port),
-        Key::optional("proxy.https_port", Kind::Port),
-        Key::optional("proxy.passthrough", Kind::Text("an IP address and a port", is_socket_addr)),
-        Key::optional("proxy.allow_path_routing", Kind::Bool),
-    ],
-    exclusive: &[],
-    rules: |draft: &mut Draft| {
-        if draft.has("proxy.https_port") && !draft.has("cert") {
-            draft.fault("proxy.https_port", "needs a section [cert]: without a certificate there is no HTTPS");
-        }
-        let (http, https) = (draft.int("proxy.http_port"), draft.int("proxy.https_port"));
-        if draft.has("cert") && http.unwrap_or(80) == https.unwrap_or(443) && http != Some(0) {
-            let path = if https.is_some() { "proxy.https_port" } else { "proxy.http_port" };
-            draft.fault(path, "is the same port for HTTP and HTTPS; give two");
         }
     },
 };

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    proxy::{AccessLogTarget, Http1, LimitsConfig, SameSite},
+    *,
+};
 use plane_core::config::{dump, load};
 
 const GOOD: &str = r#"
@@ -158,6 +161,70 @@ fn certificates_are_ordered_where_a_ca_is_given() {
 }
 
 #[test]
+fn the_proxy_has_its_defaults_and_takes_every_key() {
+    let config = read(GOOD).unwrap().proxy.unwrap();
+    let left_out = ProxyConfig { http_port: 0, passthrough: config.passthrough, ..ProxyConfig::default() };
+    assert_eq!(config, left_out);
+    assert!(config.threads() > 0);
+    assert_eq!((config.start_wait(), config.answer()), (Duration::from_secs(30), Duration::from_secs(60)));
+    let keys = "http1 = 'plane'\nthreads = 3\ncookie_same_site = 'None'\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
+        proxy_protocol = true\nwaiting_page = true\nstart_wait_secs = 5\nanswer_secs = 6\naccess_log = '/l'\n\
+        [proxy.limits]\nconnections = 1\nconnections_per_address = 1\nstreams_per_connection = 2\n\
+        header_bytes = 8192\nheader_count = 10\nrequest_line_bytes = 8192\nbody_bytes = 7\nhandshake_secs = 1\n\
+        header_secs = 2\nidle_secs = 3\nbody_secs = 4\nsend_secs = 5\nheld_per_backend = 6\n";
+    let whole = read(&format!("{GOOD}{keys}")).unwrap();
+    assert_eq!(read(&dump(&whole).unwrap()).unwrap(), whole);
+    let proxy = whole.proxy.unwrap();
+    assert_eq!((proxy.http1, proxy.threads(), proxy.cookie_same_site), (Http1::Plane, 3, SameSite::None));
+    assert_eq!(proxy.trusted_proxies, ["10.0.0.0/8", "::1"].map(|network| network.parse().unwrap()));
+    assert_eq!(proxy.access_log, Some(AccessLogTarget::File("/l".into())));
+    assert_eq!(proxy.limits.connections_per_address(), Some(1));
+    assert_eq!(proxy.limits.body_bytes().unwrap().get(), 7);
+    let none = LimitsConfig::default();
+    assert_eq!((none.body_bytes(), none.connections_per_address()), (None, None));
+    let env = [("PLANE_PROXY__ACCESS_LOG", "-"), ("PLANE_PROXY__TRUSTED_PROXIES", "10.0.0.7, ::/0")];
+    let proxy = read_with(GOOD, &env).unwrap().proxy.unwrap();
+    assert_eq!((proxy.access_log, proxy.trusted_proxies.len()), (Some(AccessLogTarget::Stdout), 2));
+    let limited = read_with(GOOD, &[("PLANE_PROXY__LIMITS__IDLE_SECS", "9")]).unwrap().proxy.unwrap();
+    assert_eq!(limited.limits, LimitsConfig { idle_secs: 9, ..none });
+}
+
+#[test]
+fn what_the_proxy_cannot_do_is_refused() {
+    for (keys, fault) in [
+        ("http1 = 'nginx'", "proxy.http1: expected hyper or plane"),
+        ("threads = 0", "proxy.threads: expected a whole number from 1 to 1024"),
+        ("cookie_same_site = 'lax'", "proxy.cookie_same_site: expected Lax, Strict or None"),
+        ("cookie_same_site = 'None'", "proxy.cookie_same_site: needs TLS"),
+        ("cookie_same_site = 'None'\ntrusted_proxies = []", "proxy.cookie_same_site: needs TLS"),
+        (
+            "trusted_proxies = ['10.0.0.0/33']",
+            "proxy.trusted_proxies: expected a list, each an IP address or a network",
+        ),
+        ("trusted_proxies = ['10.0.0.1/8']", "proxy.trusted_proxies: expected a list, each an IP address or a network"),
+        ("trusted_proxies = '10.0.0.1'", "proxy.trusted_proxies: expected a list"),
+        ("proxy_protocol = true", "proxy.proxy_protocol: needs proxy.trusted_proxies"),
+        ("proxy_protocol = true\ntrusted_proxies = ['x']", "proxy.trusted_proxies: expected a list"),
+        ("start_wait_secs = 0", "proxy.start_wait_secs: expected a whole number from 1 to 86400"),
+        ("answer_secs = 86401", "proxy.answer_secs: expected a whole number"),
+        ("access_log = ''", "proxy.access_log: expected a string"),
+        ("limits = 3", "proxy.limits: expected a table"),
+        ("limits.connections = 0", "proxy.limits.connections: expected a whole number from 1"),
+        ("limits.connections_per_address = -1", "proxy.limits.connections_per_address: expected a whole number from 0"),
+        ("limits.connections_per_address = 20001", "proxy.limits.connections_per_address: expected at most"),
+        ("limits.header_bytes = 4096", "proxy.limits.header_bytes: expected a whole number from 8192 to 1048576"),
+        ("limits.header_bytes = 9000", "proxy.limits.header_bytes: expected proxy.limits.request_line_bytes (16384)"),
+        ("limits.request_line_bytes = 70000", "proxy.limits.request_line_bytes: expected proxy.limits.request_line"),
+        ("limits.body_bytes = -1", "proxy.limits.body_bytes: expected a whole number from 0"),
+        ("limits.idle_secs = 0", "proxy.limits.idle_secs: expected a whole number from 1"),
+        ("limits.odd = 0", "proxy.limits.odd: unknown key; known here: body_bytes, "),
+    ] {
+        let text = faults(&GOOD.replace("[proxy]", &format!("[proxy]\n{keys}")));
+        assert!(text.contains(&format!("drone.toml: {fault}")) && !text.contains('\n'), "{keys}: {text}");
+    }
+}
+
+#[test]
 fn what_does_not_go_together_is_refused() {
     let alone = "cluster_domain = 'a.b'\n[nats]\nhosts = ['a']\n";
     assert!(faults(alone).contains("agent: there is nothing to run"));
@@ -199,7 +266,7 @@ fn unknown_keys_are_refused_at_every_level() {
         let text = faults(&GOOD.replace(&header, &format!("{header}odd = 1\n")));
         assert!(text.contains(&format!("drone.toml: {section}.odd: unknown key")), "{text}");
     }
-    for section in ["cert", "acme", "acme.eab", "nats.auth", "nats.tls"] {
+    for section in ["cert", "acme", "acme.eab", "nats.auth", "nats.tls", "proxy.limits"] {
         let text = faults(&format!("{GOOD}[{section}]\nodd = 1\n"));
         assert!(text.contains(&format!("drone.toml: {section}.odd: unknown key")), "{text}");
     }

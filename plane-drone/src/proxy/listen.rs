@@ -1,54 +1,50 @@
-//! The proxy's doors: listeners, connections, and how these end. What a connection asks for is not looked at here.
+//! The proxy's doors: listeners, connections, and how these begin. Each data thread has a listener of its own on each
+//! port, among which the kernel distributes connections (SO_REUSEPORT).
 
 use super::{
-    OutBody, Proxy, redirect,
+    Shared,
+    connection::{Activity, Seat},
+    preface::{self, Preface, PrefaceError},
     request::{Client, Scheme},
+    serve::{self, Service},
+    timers::Look,
     tls,
+    worker::{Stage, Worker},
 };
-use crate::cert::Served;
-use http_body_util::Either;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Connections from clients at one time, through one door; more wait in the kernel's queue.
-const CONNECTIONS: usize = 20_000;
-/// How long a client may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Connections that wait in the kernel to be taken, for each data thread.
+const BACKLOG: i32 = 4096;
 /// A silent client is probed after this long, this often, and given up after so many probes without an answer.
 const SILENCE: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
-/// How long requests under way may take once the drone stops.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// The pause after a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What a client gets that there is no place for.
+const NO_PLACE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n";
 
 /// What becomes of connections through a door.
 #[derive(Clone)]
 pub(super) enum Entrance {
-    /// Requests are served as they come.
-    Open,
-    /// Requests are served that come through TLS.
+    /// They are served as they come.
+    Open(Service),
+    /// They are served through TLS.
     Tls(TlsAcceptor),
-    /// Requests are led to the door with TLS.
-    Redirect {
-        /// What is served there.
-        served: Served,
-        /// The port of that door.
-        port: u16,
-    },
 }
 
 /// An address that cannot be listened on.
@@ -61,89 +57,158 @@ pub struct ListenError {
     pub cause: io::Error,
 }
 
-/// Opens a door; gives its address too, where the system may have chosen the port.
-pub(super) async fn bind(ip: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), ListenError> {
-    let address = SocketAddr::new(ip, port);
-    let failed = |cause| ListenError { address, cause };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
+/// A listener that a data thread will open.
+pub(super) struct Bound {
+    socket: Socket,
+    pub(super) entrance: Entrance,
 }
 
-/// Takes connections until the proxy's tasks are told to stop.
-pub(super) async fn accept(proxy: Arc<Proxy>, listener: TcpListener, entrance: Entrance) {
-    let stop = proxy.tasks.stop_token();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Some(Ok(place)) = stop.run_until_cancelled(places.clone().acquire_owned()).await {
-        let accepted = tokio::select! { () = stop.cancelled() => return, accepted = listener.accept() => accepted };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (proxy, entrance) = (proxy.clone(), entrance.clone());
-                let tasks = proxy.tasks.clone();
-                tasks.spawn(format!("connection of {peer}"), async move {
-                    enter(proxy, stream, peer, entrance).await;
-                    drop(place);
-                });
+/// A listener of a data thread.
+pub(super) struct Door {
+    listener: TcpListener,
+    entrance: Entrance,
+}
+
+impl Bound {
+    /// # Errors
+    /// Where the system refuses.
+    pub(super) fn open(self) -> io::Result<Door> {
+        Ok(Door { listener: TcpListener::from_std(self.socket.into())?, entrance: self.entrance })
+    }
+}
+
+/// Listens on an address, once for each data thread; gives the address too, where the system may have chosen the port.
+pub(super) fn bind(ip: IpAddr, port: u16, threads: usize) -> Result<(Vec<Socket>, SocketAddr), ListenError> {
+    let mut address = SocketAddr::new(ip, port);
+    // Nobody else may listen there already: sharing is for these threads only.
+    let alone = std::net::TcpListener::bind(address).map_err(|cause| ListenError { address, cause })?;
+    address = alone.local_addr().map_err(|cause| ListenError { address, cause })?;
+    drop(alone);
+    let sockets = (0..threads).map(|_| socket(address)).collect::<io::Result<_>>();
+    Ok((sockets.map_err(|cause| ListenError { address, cause })?, address))
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Sockets with what becomes of their connections.
+pub(super) fn doors(sockets: Vec<Socket>, entrance: &Entrance) -> impl Iterator<Item = Bound> {
+    sockets.into_iter().map(|socket| Bound { socket, entrance: entrance.clone() })
+}
+
+/// Takes connections until the thread stops.
+pub(super) async fn accept(worker: Rc<Worker>, door: Door) {
+    loop {
+        let look = |_| match worker.stage() {
+            Stage::Serving => Look::Again(u64::MAX),
+            Stage::Draining | Stage::Closing => Look::Over(()),
+        };
+        match worker.timers.limit(pin!(door.listener.accept()), look).await {
+            Ok(Ok((stream, peer))) => {
+                let (own, entrance) = (worker.clone(), door.entrance.clone());
+                let place = Place::take(&worker.shared, peer.ip());
+                worker.spawn("connection", enter(own, stream, peer, entrance, place));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 // Mostly a want of file descriptors, which passes as connections end.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Err(()) => return,
+        }
+    }
+}
+
+/// A place among all connections; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    counted: Option<IpAddr>,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, address: IpAddr) -> Option<Self> {
+        let taken = shared.connections.fetch_add(1, Ordering::Relaxed);
+        let mut place = Self { shared: shared.clone(), counted: None };
+        if taken >= shared.limits.connections {
+            return None;
+        }
+        if shared.limits.connections_per_address != usize::MAX {
+            let address = address.to_canonical();
+            let mut addresses = shared.addresses();
+            let count = addresses.entry(address).or_default();
+            if *count >= shared.limits.connections_per_address {
+                return None;
+            }
+            *count += 1;
+            place.counted = Some(address);
+        }
+        Some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.counted else { return };
+        let mut addresses = self.shared.addresses();
+        if let Some(count) = addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&address);
             }
         }
     }
 }
 
-async fn enter(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, entrance: Entrance) {
+async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entrance: Entrance, place: Option<Place>) {
     if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
         tracing::debug!(%peer, %error, "a connection has not all its options");
     }
+    let peer = match preface(&worker, &mut stream, peer).await {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%peer, %error, "a connection of a trusted proxy is refused");
+            return;
+        }
+    };
+    let Some(place) = place else {
+        tracing::debug!(%peer, "no place for a connection");
+        if matches!(entrance, Entrance::Open(_)) {
+            let _ = worker.timers.within(ACCEPT_PAUSE, pin!(stream.write_all(NO_PLACE))).await;
+        }
+        return;
+    };
+    let activity = Activity::new(worker.timers.clock().clone());
+    let seat =
+        |scheme| Rc::new(Seat { worker: worker.clone(), activity, client: Client { peer, scheme }, _place: place });
     match entrance {
-        Entrance::Open => serve(proxy, stream, Client { peer, scheme: Scheme::Http }, None).await,
-        Entrance::Redirect { served, port } => {
-            serve(proxy, stream, Client { peer, scheme: Scheme::Http }, Some((served, port))).await;
-        }
-        Entrance::Tls(acceptor) => {
-            let stop = proxy.tasks.stop_token();
-            match stop.run_until_cancelled(tls::handshake(&acceptor, stream)).await {
-                Some(Ok(stream)) => serve(proxy, stream, Client { peer, scheme: Scheme::Https }, None).await,
-                // Most of these are scanners.
-                Some(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
-                None => {}
-            }
-        }
+        Entrance::Open(service) => serve::http1(seat(Scheme::Http), stream, service).await,
+        Entrance::Tls(acceptor) => match tls::handshake(&worker, &acceptor, stream).await {
+            Ok(stream) if stream.speaks_http2() => serve::http2(seat(Scheme::Https), stream).await,
+            Ok(stream) => serve::http1(seat(Scheme::Https), stream, Service::Backends).await,
+            // Most of these are scanners.
+            Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        },
     }
 }
 
-async fn serve(
-    proxy: Arc<Proxy>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    client: Client,
-    elsewhere: Option<(Served, u16)>,
-) {
-    let stop = proxy.tasks.stop_token();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, elsewhere) = (proxy.clone(), elsewhere.clone());
-        async move {
-            Ok::<Response<OutBody>, Infallible>(match elsewhere {
-                None => proxy.answer(request, client).await,
-                Some((served, port)) => redirect::answer(&request, served.is_there(), port).map(Either::Left),
-            })
-        }
-    });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = &mut connection => Ok(outcome),
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(DRAIN_LIMIT, &mut connection).await
-        }
-    };
-    if let Ok(Err(error)) = outcome {
-        tracing::debug!(peer = %client.peer, %error, "a connection broke");
+/// Who a connection is carried for, where its other end is a trusted proxy that has to say so.
+async fn preface(worker: &Worker, stream: &mut TcpStream, peer: SocketAddr) -> Result<SocketAddr, PrefaceError> {
+    if !worker.shared.proxy_protocol || !worker.shared.trusts(peer.ip().to_canonical()) {
+        return Ok(peer);
+    }
+    let read = worker.timers.within(worker.shared.limits.handshake, pin!(preface::read(stream))).await;
+    match read.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))? {
+        Preface::Carried { client } => Ok(client),
+        Preface::Local => Ok(peer),
     }
 }
 

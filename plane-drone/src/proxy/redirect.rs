@@ -14,7 +14,9 @@ const DEFAULT_PORT: u16 = 443;
 
 /// The answer to a request in the open. Its body is not read.
 pub(super) fn answer<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Response<Full<Bytes>> {
-    lead(request, has_certificate, port).unwrap_or_else(Refusal::into_response)
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let is_head = request.method() == Method::HEAD;
+    lead(request, has_certificate, port).unwrap_or_else(|refusal| refusal.into_response_for(accept, is_head))
 }
 
 /// Leads there for good (RFC 9110, section 15.4.9: the method and the body stay the same).
@@ -22,7 +24,8 @@ fn lead<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Result<Res
     if request.method() == Method::CONNECT {
         return Err(Refusal::MethodNotAllowed);
     }
-    let authority = request::host(request)?.parse::<Authority>().map_err(|_| Refusal::BadAddress)?;
+    let host = request::host(request.uri(), request.headers())?;
+    let authority = Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadAddress)?;
     if !has_certificate {
         return Err(Refusal::NoCertificate);
     }

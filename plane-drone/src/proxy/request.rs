@@ -1,24 +1,23 @@
 //! What of a request and its response goes on, and what does not: RFC 9110, section 7.6. Pure.
 
-use super::refusal::Refusal;
-use hyper::{
-    HeaderMap, Request, Uri, Version,
-    header::{self, HeaderName, HeaderValue},
-    http::request::Parts,
+use super::{
+    origin::{self, Origin},
+    refusal::Refusal,
 };
+use base64::Engine;
+use hyper::{
+    HeaderMap, Method, StatusCode, Uri, Version,
+    header::{self, Entry, HeaderName, HeaderValue},
+    http::{request::Parts, uri::PathAndQuery},
+};
+use plane_core::chance::Chance;
 use std::net::SocketAddr;
 
-/// Fields that concern one connection only.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+/// What Forwarded mostly takes, in bytes.
+const FORWARDED_BYTES: usize = 128;
+/// Which backend answered.
+const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -31,15 +30,6 @@ pub(super) enum Scheme {
     Http,
     /// Through TLS.
     Https,
-}
-
-impl Scheme {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
 }
 
 /// Who asks.
@@ -55,44 +45,75 @@ pub(super) struct Client {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen<'a> {
     /// The host that it asks.
-    pub(super) host: &'a str,
+    pub(super) host: &'a HeaderValue,
     /// The path and query that the backend is asked for; may lack its first `/`.
     pub(super) path: &'a str,
     /// What stands before that path for the client.
     pub(super) prefix: &'a str,
-    /// The client.
-    pub(super) client: Client,
+    /// Who asks.
+    pub(super) origin: &'a Origin,
 }
 
 /// Whom a request asks: the target's authority where it has one (RFC 9112, section 3.2.2), else its one Host.
-pub(super) fn host<B>(request: &Request<B>) -> Result<String, Refusal> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
+pub(super) fn host(uri: &Uri, fields: &HeaderMap) -> Result<HeaderValue, Refusal> {
+    let mut hosts = fields.get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {
         return Err(Refusal::BadAddress);
     }
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.as_str().to_owned());
+    if let Some(authority) = uri.authority() {
+        return HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadAddress);
     }
-    let host = first.and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty());
-    host.map(str::to_owned).ok_or(Refusal::BadAddress)
+    let is_text = |value: &&HeaderValue| value.to_str().is_ok_and(|text| !text.is_empty());
+    first.filter(is_text).cloned().ok_or(Refusal::BadAddress)
 }
 
-/// The protocol that a request asks to change to.
-pub(super) fn asked_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
-    let asks = named(request.headers()).contains(&header::UPGRADE);
-    asks.then(|| request.headers().get(header::UPGRADE).cloned()).flatten()
+/// What a client wants to change to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Upgrade {
+    /// By a field, as HTTP/1.1 has it (RFC 9110, section 7.8).
+    Field(HeaderValue),
+    /// By an extended CONNECT, as HTTP/2 has it (RFC 8441): a WebSocket.
+    Connect,
 }
 
-/// The fields that Connection names.
-fn named(fields: &HeaderMap) -> Vec<HeaderName> {
-    let values = fields.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+impl Upgrade {
+    /// What a request with HTTP/1.1 asks for.
+    pub(super) fn asked(fields: &HeaderMap) -> Option<Self> {
+        let upgrade = fields.get(header::UPGRADE)?;
+        let values = fields.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let asks = values.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
+        asks.then(|| Self::Field(upgrade.clone()))
+    }
 }
 
-fn strip(fields: &mut HeaderMap) {
-    for name in named(fields).into_iter().chain(HOP_BY_HOP) {
-        fields.remove(name);
+/// Fields that concern one connection only. Trailer is none: trailers are carried on.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade")
+}
+
+/// Removes fields in one pass over their names, most often none: those of one connection, those that Connection names,
+/// and what `drops` says.
+fn strip(fields: &mut HeaderMap, drops: impl Fn(&str) -> bool) {
+    let mut found = Vec::new();
+    for name in fields.keys() {
+        if is_hop_by_hop(name.as_str()) || drops(name.as_str()) {
+            found.push(name.clone());
+        }
+    }
+    for name in found {
+        let Entry::Occupied(entry) = fields.entry(name) else { continue };
+        let is_connection = *entry.key() == header::CONNECTION;
+        let values: Vec<HeaderValue> = entry.remove_entry_mult().1.collect();
+        if is_connection {
+            let texts = values.iter().filter_map(|value| value.to_str().ok());
+            for name in texts.flat_map(|text| text.split(',')).map(str::trim) {
+                // Not Host and the length of the body, whatever Connection says of them.
+                if !name.eq_ignore_ascii_case("host") && !name.eq_ignore_ascii_case("content-length") {
+                    fields.remove(name);
+                }
+            }
+        }
     }
 }
 
@@ -101,58 +122,108 @@ fn upgrade_to(fields: &mut HeaderMap, protocol: HeaderValue) {
     fields.insert(header::UPGRADE, protocol);
 }
 
-/// The request as the backend gets it.
-pub(super) fn rewrite<B>(
-    mut head: Parts,
-    body: B,
-    address: SocketAddr,
+/// Makes of a request's head what the backend gets.
+pub(super) fn rewrite(
+    head: &mut Parts,
     seen: &Seen<'_>,
-    upgrade: Option<&HeaderValue>,
-) -> Result<Request<B>, Refusal> {
+    upgrade: Option<&Upgrade>,
+    chance: &Chance,
+) -> Result<(), Refusal> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadAddress);
+    let (host, prefix) = (seen.host.clone(), seen.prefix);
     let slash = if seen.path.starts_with('/') { "" } else { "/" };
-    let uri = format!("http://{address}{slash}{}", seen.path);
-    head.uri = uri.parse::<Uri>().map_err(|_| Refusal::BadAddress)?;
+    let target = match (prefix, head.uri.path_and_query()) {
+        ("", Some(whole)) if slash.is_empty() => whole.clone(),
+        _ => PathAndQuery::try_from(format!("{slash}{}", seen.path)).map_err(|_| Refusal::BadAddress)?,
+    };
+    let prefix = if prefix.is_empty() { None } else { Some(value(prefix)?) };
+    head.uri = Uri::from(target);
     head.version = Version::HTTP_11;
     let fields = &mut head.headers;
-    strip(fields);
-    fields.remove(header::EXPECT);
-    fields.remove(FORWARDED);
-    fields.remove(FORWARDED_PREFIX);
-    if let Some(protocol) = upgrade {
-        upgrade_to(fields, protocol.clone());
+    strip(fields, |name| name == "expect" || origin::is_forwarding(name));
+    match upgrade {
+        None => {}
+        Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),
+        Some(Upgrade::Connect) => {
+            head.method = Method::GET;
+            upgrade_to(fields, HeaderValue::from_static("websocket"));
+            fields.insert(header::SEC_WEBSOCKET_KEY, value(&websocket_key(chance))?);
+        }
     }
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadAddress);
-    fields.insert(header::HOST, value(seen.host)?);
-    fields.insert(FORWARDED_HOST, value(seen.host)?);
-    fields.insert(FORWARDED_FOR, value(&seen.client.peer.ip().to_canonical().to_string())?);
-    fields.insert(FORWARDED_PROTO, HeaderValue::from_static(seen.client.scheme.as_str()));
-    if !seen.prefix.is_empty() {
-        fields.insert(FORWARDED_PREFIX, value(seen.prefix)?);
+    join_crumbs(fields);
+    let (origin, mut line) = (seen.origin, Vec::with_capacity(FORWARDED_BYTES));
+    let written = |line: &[u8]| HeaderValue::from_bytes(line).map_err(|_| Refusal::BadAddress);
+    origin.write_forwarded_for(&mut line);
+    fields.insert(FORWARDED_FOR, written(&line)?);
+    line.clear();
+    let asked = host.to_str().unwrap_or_default();
+    origin.write_forwarded(asked, &mut line);
+    fields.insert(FORWARDED, written(&line)?);
+    let believed = origin.host(asked);
+    let believed = if believed == asked { host.clone() } else { value(believed)? };
+    fields.insert(FORWARDED_HOST, believed);
+    fields.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.proto()));
+    fields.insert(header::HOST, host);
+    if let Some(prefix) = prefix {
+        fields.insert(FORWARDED_PREFIX, prefix);
     }
-    Ok(Request::from_parts(head, body))
+    Ok(())
 }
 
-/// The response's fields as the client gets them.
-pub(super) fn clean_response(fields: &mut HeaderMap) {
-    strip(fields);
+/// The key that a client with HTTP/2 does not send (RFC 8441, section 5; RFC 6455, section 4.1).
+fn websocket_key(chance: &Chance) -> String {
+    base64::engine::general_purpose::STANDARD.encode(chance.uuid().into_bytes())
 }
 
-/// The fields of a response that changes the protocol.
-pub(super) fn clean_upgrade_response(fields: &mut HeaderMap) {
+/// HTTP/2 may split Cookie, HTTP/1.1 may not (RFC 9113, section 8.2.3).
+fn join_crumbs(fields: &mut HeaderMap) {
+    let mut crumbs = fields.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        fields.insert(header::COOKIE, joined);
+    }
+}
+
+/// The response's fields as the client gets them; `name` is the backend's.
+pub(super) fn clean_response(fields: &mut HeaderMap, name: Option<&HeaderValue>) {
+    strip(fields, |name| name == BACKEND_ID.as_str());
+    if let Some(name) = name {
+        fields.insert(BACKEND_ID, name.clone());
+    }
+}
+
+/// The head of a response that changes the protocol, as the client gets it.
+pub(super) fn clean_upgrade_response(
+    status: &mut StatusCode,
+    fields: &mut HeaderMap,
+    name: Option<&HeaderValue>,
+    upgrade: &Upgrade,
+) {
     let protocol = fields.get(header::UPGRADE).cloned();
-    strip(fields);
-    if let Some(protocol) = protocol {
-        upgrade_to(fields, protocol);
+    clean_response(fields, name);
+    match (upgrade, protocol) {
+        (Upgrade::Connect, _) => {
+            *status = StatusCode::OK;
+            fields.remove(header::SEC_WEBSOCKET_ACCEPT);
+        }
+        (Upgrade::Field(_), Some(protocol)) => upgrade_to(fields, protocol),
+        (Upgrade::Field(_), None) => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::origin::Claims;
+    use hyper::Request;
 
-    fn seen(path: &str, scheme: Scheme) -> Seen<'_> {
-        let client = Client { peer: ([10, 0, 0, 7], 4711).into(), scheme };
-        Seen { host: "b.plane.test", path, prefix: "/_plane_backend=b", client }
+    static HOST: HeaderValue = HeaderValue::from_static("b.plane.test");
+
+    fn origin(scheme: Scheme) -> Origin {
+        Origin::resolve(([10, 0, 0, 7], 4711).into(), scheme, &Claims::default(), &[])
     }
 
     fn rewritten(request: Request<()>, path: &str) -> Request<()> {
@@ -160,9 +231,12 @@ mod tests {
     }
 
     fn rewritten_from(scheme: Scheme, request: Request<()>, path: &str) -> Request<()> {
-        let upgrade = asked_upgrade(&request);
-        let (head, ()) = request.into_parts();
-        rewrite(head, (), ([172, 17, 0, 2], 8080).into(), &seen(path, scheme), upgrade.as_ref()).unwrap()
+        let upgrade = Upgrade::asked(request.headers());
+        let (mut head, ()) = request.into_parts();
+        let origin = origin(scheme);
+        let seen = Seen { host: &HOST, path, prefix: "/_plane_backend=b", origin: &origin };
+        rewrite(&mut head, &seen, upgrade.as_ref(), &Chance::system()).unwrap();
+        Request::from_parts(head, ())
     }
 
     #[test]
@@ -186,7 +260,8 @@ mod tests {
             .body(())
             .unwrap();
         let fields = rewritten(request, "/x").into_parts().0.headers;
-        for gone in ["connection", "x-own", "te", "forwarded"] {
+        assert_eq!(fields["forwarded"], "for=10.0.0.7;host=b.plane.test;proto=http");
+        for gone in ["connection", "x-own", "te"] {
             assert!(!fields.contains_key(gone), "{gone}");
         }
         let all: Vec<_> = fields.get_all("x-forwarded-for").iter().collect();
@@ -214,16 +289,12 @@ mod tests {
         );
         assert!(fields.contains_key("sec-websocket-key"));
         let plain = Request::get("/").header("upgrade", "h2c").body(()).unwrap();
-        assert_eq!(asked_upgrade(&plain), None);
+        assert_eq!(Upgrade::asked(plain.headers()), None);
     }
 
     #[test]
     fn paths_get_their_slash() {
-        for (path, uri) in [
-            ("/a?b", "http://172.17.0.2:8080/a?b"),
-            ("", "http://172.17.0.2:8080/"),
-            ("?q", "http://172.17.0.2:8080/?q"),
-        ] {
+        for (path, uri) in [("/a?b", "/a?b"), ("", "/"), ("?q", "/?q")] {
             let made = rewritten(Request::get("/").body(()).unwrap(), path);
             assert_eq!(made.uri().to_string(), uri);
         }
@@ -233,13 +304,14 @@ mod tests {
     fn one_host_is_needed() {
         let with = |hosts: &[&str]| {
             let request = hosts.iter().fold(Request::get("/"), |request, host| request.header("host", *host));
-            host(&request.body(()).unwrap())
+            let request = request.body(()).unwrap();
+            host(request.uri(), request.headers())
         };
         assert_eq!(with(&["a"]).unwrap(), "a");
         assert_eq!(with(&["a", "a"]), Err(Refusal::BadAddress));
         assert_eq!(with(&[]), Err(Refusal::BadAddress));
         assert_eq!(with(&[""]), Err(Refusal::BadAddress));
         let absolute = Request::get("http://x.test:8/").header("host", "y").body(()).unwrap();
-        assert_eq!(host(&absolute).unwrap(), "x.test:8");
+        assert_eq!(host(absolute.uri(), absolute.headers()).unwrap(), "x.test:8");
     }
 }

@@ -1,10 +1,16 @@
 //! The proxy's patience, with backends that are played by sockets of the test.
 
+mod limits;
+mod tls;
+mod upstream;
+
 use super::*;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const SHORT: Patience = Patience { start: Duration::from_millis(100), answer: Duration::from_millis(300) };
+/// How long the proxy waits for a backend in these tests, in seconds.
+const SHORT: u32 = 1;
 
 struct Setting {
     tasks: Tasks,
@@ -17,17 +23,15 @@ async fn setting() -> Setting {
     setting_with(SHORT).await
 }
 
-async fn setting_with(patience: Patience) -> Setting {
+async fn setting_with(secs: u32) -> Setting {
+    setting_of(ProxyConfig { start_wait_secs: secs, answer_secs: secs, ..ProxyConfig::default() }).await
+}
+
+async fn setting_of(own: ProxyConfig) -> Setting {
     let (tasks, routes) = (Tasks::new(), Routes::default());
-    let config = ProxyConfig {
-        bind_ip: [127, 0, 0, 1].into(),
-        http_port: 0,
-        https_port: None,
-        passthrough: None,
-        allow_path_routing: false,
-    };
+    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..own };
     let cluster = "plane.test".parse().unwrap();
-    let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).await.unwrap();
+    let addresses = Proxy::start(&config, None, cluster, routes.clone(), &tasks).unwrap();
     let proxy = addresses.http;
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
     Setting { tasks, routes, proxy, backend }
@@ -65,8 +69,7 @@ async fn a_silent_backend_is_a_gateway_timeout() {
 
 #[tokio::test]
 async fn a_slow_upload_is_no_silence() {
-    let patience = Patience { answer: Duration::from_secs(2), ..SHORT };
-    let Setting { routes, proxy, backend, .. } = setting_with(patience).await;
+    let Setting { routes, proxy, backend, .. } = setting_with(2).await;
     routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
     let mut stream = ask(proxy, "Content-Length: 8\r\n\r\n").await;
     let (mut inner, _) = backend.accept().await.unwrap();
@@ -79,7 +82,7 @@ async fn a_slow_upload_is_no_silence() {
     };
     let uploading = async {
         for byte in b"12345678" {
-            tokio::time::sleep(patience.answer / 6).await;
+            tokio::time::sleep(Duration::from_millis(350)).await;
             stream.write_all(&[*byte]).await.unwrap();
         }
         answer(stream).await

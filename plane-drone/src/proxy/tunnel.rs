@@ -1,70 +1,163 @@
-//! An upgraded connection: bytes both ways until either side closes. What they mean is not looked at.
+//! An upgraded connection: bytes both ways until both sides have ended. What they mean is not looked at. A side that
+//! ends is ended on the other, which may go on talking; buffers are there only while bytes move.
 
-use super::body::Fenced;
-use crate::route::InFlight;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use super::passage::{Fenced, Passage};
+use bytes::Bytes;
 use std::{
+    cell::RefCell,
+    future::poll_fn,
     io,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    rc::Rc,
+    task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio_util::sync::CancellationToken;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Carries bytes until one side closes or the drone stops; `entered` counts until then.
-pub(super) async fn run(
-    client: OnUpgrade,
-    backend: OnUpgrade,
-    entered: Option<Arc<InFlight>>,
-    stop: CancellationToken,
-) {
-    let carried = async {
-        let (client, backend) = tokio::try_join!(client, backend)?;
-        let fence = entered.as_deref().filter(|entered| entered.has_fence());
-        // A broken connection is how most of these end.
-        let _ = match fence {
-            None => copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await,
-            Some(entered) => {
-                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-                copy_bidirectional(&mut Guarded(&mut client, entered), &mut Guarded(&mut backend, entered)).await
+/// Bytes that are moved at once.
+const BUFFER: usize = 64 * 1024;
+/// Buffers that a data thread keeps for the next that needs one.
+const KEPT: usize = 32;
+/// After so many pieces others get their turn.
+const TURN: usize = 16;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer that goes back to its thread.
+#[derive(Debug)]
+struct Buffer(Box<[u8]>);
+
+impl Buffer {
+    fn take() -> Self {
+        let kept = BUFFERS.with_borrow_mut(Vec::pop);
+        Self(kept.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice()))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.0);
+        // At the end of a thread there is nobody to give it back to.
+        let _ = BUFFERS.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < KEPT {
+                kept.push(buffer);
             }
-        };
-        Ok::<_, hyper::Error>(())
-    };
-    if let Some(Err(error)) = stop.run_until_cancelled(carried).await {
-        tracing::debug!(%error, "an upgrade did not come about");
-    }
-    drop(entered);
-}
-
-/// One side of a tunnel to a backend that holds a lock: what is read once the fence is closed goes nowhere.
-struct Guarded<'a, T>(&'a mut T, &'a InFlight);
-
-impl<T: AsyncRead + Unpin> AsyncRead for Guarded<'_, T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut *self.0).poll_read(cx, buffer);
-        if read.is_ready() && self.1.is_fenced() {
-            return Poll::Ready(Err(io::Error::other(Fenced)));
-        }
-        read
+        });
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<'_, T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.1.is_fenced() {
-            return Poll::Ready(Err(io::Error::other(Fenced)));
+/// Bytes that were read and are not written yet.
+#[derive(Debug)]
+enum Pending {
+    None,
+    Read(Buffer, usize, usize),
+    Early(Bytes),
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Half {
+    pending: Pending,
+    is_flushed: bool,
+    has_ended: bool,
+    is_shut: bool,
+}
+
+impl Half {
+    fn new(early: Bytes) -> Self {
+        let pending = if early.is_empty() { Pending::None } else { Pending::Early(early) };
+        Self { pending, is_flushed: true, has_ended: false, is_shut: false }
+    }
+
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, passage: &Passage) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        for _ in 0..TURN {
+            ready!(self.poll_write(cx, to))?;
+            if self.has_ended {
+                if !self.is_shut {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.is_shut = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = Buffer::take();
+            let mut read = ReadBuf::new(&mut buffer.0);
+            match Pin::new(&mut *from).poll_read(cx, &mut read) {
+                Poll::Ready(outcome) => outcome?,
+                Poll::Pending => {
+                    if !self.is_flushed {
+                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                        self.is_flushed = true;
+                    }
+                    return Poll::Pending;
+                }
+            }
+            // What is read once the fence is closed goes nowhere.
+            if passage.is_fenced() {
+                return Poll::Ready(Err(io::Error::other(Fenced)));
+            }
+            match read.filled().len() {
+                0 => self.has_ended = true,
+                bytes => self.pending = Pending::Read(buffer, 0, bytes),
+            }
         }
-        Pin::new(&mut *self.0).poll_write(cx, bytes)
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(cx)
+    fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        loop {
+            let left = match &self.pending {
+                Pending::None => return Poll::Ready(Ok(())),
+                Pending::Read(buffer, from, to) => &buffer.0[*from..*to],
+                Pending::Early(bytes) => &bytes[..],
+            };
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, left))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.is_flushed = false;
+            let is_done = written == left.len();
+            match &mut self.pending {
+                Pending::Read(_, from, _) => *from += written,
+                Pending::Early(bytes) => drop(bytes.split_to(written)),
+                Pending::None => {}
+            }
+            if is_done {
+                self.pending = Pending::None;
+            }
+        }
     }
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
-    }
+/// One side of a tunnel, and what of it was read before the tunnel began.
+#[derive(Debug)]
+pub(super) struct Side<T> {
+    pub(super) stream: T,
+    pub(super) early: Bytes,
+}
+
+/// Carries bytes until both sides have ended or one is broken.
+///
+/// # Errors
+/// Where a stream breaks, or the fence before the backend closes.
+pub(super) async fn carry<C, B>(mut client: Side<C>, mut backend: Side<B>, passage: Rc<Passage>) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut up = Half::new(std::mem::take(&mut client.early));
+    let mut down = Half::new(std::mem::take(&mut backend.early));
+    let (client, backend) = (&mut client.stream, &mut backend.stream);
+    poll_fn(|cx| {
+        let up = up.poll(cx, client, backend, &passage)?;
+        let down = down.poll(cx, backend, client, &passage)?;
+        if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
 }

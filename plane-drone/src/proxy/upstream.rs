@@ -1,74 +1,102 @@
-//! Connections to a backend: kept open between requests, one pool a route, so that they end with it.
+//! The way to a backend: its address, new connections to it, and one request through one of them.
 
-use super::body::Sent;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, Response, body::Incoming};
-use hyper_util::{
-    client::legacy::{Client, Error, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+use super::{passage::Sent, refusal::Refusal, retry, worker::Worker};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header::HeaderValue,
 };
-use std::{fmt, net::SocketAddr, time::Duration};
+use hyper_util::rt::TokioIo;
+use plane_core::id::BackendId;
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::net::TcpStream;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long a connection is kept that nobody uses.
-const IDLE_KEPT: Duration = Duration::from_secs(30);
-/// How much of an answer [`get_text`] reads, in bytes, and how long it waits for it.
-const TEXT_BYTES: usize = 1024;
-const TEXT_LIMIT: Duration = Duration::from_secs(10);
 
-/// The connections to one address.
-#[derive(Clone)]
-pub struct Upstream {
+/// The way to one address. Connections to it are kept by data threads for as long as one of these is there.
+#[derive(Debug, Clone)]
+pub struct Upstream(Arc<Way>);
+
+#[derive(Debug)]
+pub(super) struct Way {
     address: SocketAddr,
-    client: Client<HttpConnector, Sent>,
-}
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Upstream({})", self.address)
-    }
-}
-
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_LIMIT));
-    connector
+    /// The backend's id, as answers carry it.
+    name: Option<HeaderValue>,
 }
 
 impl Upstream {
-    /// No connections yet.
-    pub fn new(address: SocketAddr) -> Self {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_KEPT);
-        Self { address, client: builder.build(connector()) }
+    /// The way to a backend, or to a program that is none.
+    pub fn new(address: SocketAddr, backend: Option<&BackendId>) -> Self {
+        let name = backend.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
+        Self(Arc::new(Way { address, name }))
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address
     }
 
-    pub(super) async fn send(&self, request: Request<Sent>) -> Result<Response<Incoming>, Error> {
-        self.client.request(request).await
+    pub(super) fn name(&self) -> Option<&HeaderValue> {
+        self.0.name.as_ref()
     }
-}
 
-/// Asks an `http://` URL and gives its answer, a short text.
-///
-/// # Errors
-/// Where there is none, or it is not a short text with a status of success.
-pub async fn get_text(url: &str) -> Result<String, String> {
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector());
-    let asked = async {
-        let uri = url.parse().map_err(|error| format!("{error}"))?;
-        let response = client.get(uri).await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(format!("it answered {status}"));
-        }
-        let body = Limited::new(response.into_body(), TEXT_BYTES).collect().await.map_err(|error| error.to_string())?;
-        String::from_utf8(body.to_bytes().to_vec()).map_err(|error| error.to_string())
-    };
-    tokio::time::timeout(TEXT_LIMIT, asked).await.map_err(|_| "it does not answer".to_owned())?
+    /// Tells ways apart for as long as one is remembered by [`Self::downgrade`].
+    pub(super) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Way> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// Sends a request, through a connection that is open if there is one. Where that one turns out to be closed, the
+    /// request is sent once more if it cannot have had an effect, or may have it twice (RFC 9110, section 9.2.2).
+    pub(super) async fn send(
+        &self,
+        worker: &Rc<Worker>,
+        request: Request<Sent>,
+    ) -> Result<(Response<Incoming>, SendRequest<Sent>), Refusal> {
+        let request = match worker.pools.take(self) {
+            None => request,
+            Some(mut sender) => {
+                let again = retry::copy(&request);
+                match sender.try_send_request(request).await {
+                    Ok(response) => return Ok((response, sender)),
+                    Err(mut failed) => match failed.take_message().or(again) {
+                        Some(request) => request,
+                        None => return Err(self.failed(&failed.into_error())),
+                    },
+                }
+            }
+        };
+        let mut sender = self.connect(worker).await.map_err(|error| self.failed(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.failed(&error))?;
+        Ok((response, sender))
+    }
+
+    async fn connect(&self, worker: &Rc<Worker>) -> io::Result<SendRequest<Sent>> {
+        let connecting = worker.timers.within(CONNECT_LIMIT, pin!(TcpStream::connect(self.address()))).await;
+        let stream = connecting.ok_or(io::ErrorKind::TimedOut)??;
+        stream.set_nodelay(true)?;
+        let mut builder = http1::Builder::new();
+        builder.writev(false);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        worker.spawn("connection to a backend", async move {
+            // Whoever waits for an answer is told as well.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Refusal {
+        tracing::debug!(address = %self.address(), %error, "no answer");
+        Refusal::Broken
+    }
 }

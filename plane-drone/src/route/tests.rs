@@ -9,7 +9,7 @@ fn cluster() -> plane_core::id::ClusterName {
 fn hosts_name_backends() {
     for host in ["b.plane.test", "B.Plane.TEST", "b.plane.test:80", "b.plane.test.", "b.plane.test.:8080"] {
         let found = find(&cluster(), host, "/x?y", false).unwrap();
-        assert_eq!((found.backend.as_str(), found.path, found.prefix), ("b", "/x?y", ""), "{host}");
+        assert_eq!((&*found.backend, found.path, found.prefix), ("b", "/x?y", ""), "{host}");
     }
     for host in
         ["", "plane.test", ".plane.test", "a.b.plane.test", "bplane.test", "b.plane.test:x", "[::1]:80", "-.plane.test"]
@@ -24,12 +24,12 @@ fn paths_name_backends_where_that_is_allowed() {
         [("/_plane_backend=b/r/s?q", "/r/s?q"), ("/_plane_backend=b", ""), ("/_plane_backend=b?q", "?q")]
     {
         let found = find(&cluster(), "other", path, true).unwrap();
-        assert_eq!((found.backend.as_str(), found.path, found.prefix), ("b", rest, "/_plane_backend=b"));
+        assert_eq!((&*found.backend, found.path, found.prefix), ("b", rest, "/_plane_backend=b"));
     }
     assert_eq!(find(&cluster(), "other", "/_plane_backend=b/", false), None);
     assert_eq!(find(&cluster(), "other", "/_plane_backend=/", true), None);
-    assert_eq!(find(&cluster(), "h.plane.test", "/_plane_backend=b/", true).unwrap().backend.as_str(), "b");
-    assert_eq!(find(&cluster(), "h.plane.test", "/_plane_backend=b/", false).unwrap().backend.as_str(), "h");
+    assert_eq!(find(&cluster(), "h.plane.test", "/_plane_backend=b/", true).unwrap().backend, "b");
+    assert_eq!(find(&cluster(), "h.plane.test", "/_plane_backend=b/", false).unwrap().backend, "h");
 }
 
 proptest! {
@@ -44,15 +44,15 @@ proptest! {
 async fn a_backend_is_waited_for_open_and_ended() {
     let routes = Routes::default();
     let id: BackendId = "b".parse().unwrap();
-    assert!(matches!(routes.find(&id), Found::Unknown));
+    assert!(matches!(routes.find(id.as_str()), Found::Unknown));
     routes.wait_for(&id, None, None);
-    let Found::Waiting(waiting) = routes.find(&id) else { panic!("not waiting") };
+    let Found::Waiting(waiting) = routes.find(id.as_str()) else { panic!("not waiting") };
     routes.open(&id, ([127, 0, 0, 1], 1).into(), None, None);
     waiting.settled().await;
-    assert!(matches!(routes.find(&id), Found::Open(_)));
+    assert!(matches!(routes.find(id.as_str()), Found::Open(_)));
     routes.close(&id);
     routes.close(&id);
-    assert!(matches!(routes.find(&id), Found::Ended));
+    assert!(matches!(routes.find(id.as_str()), Found::Ended));
 }
 
 #[tokio::test(start_paused = true)]

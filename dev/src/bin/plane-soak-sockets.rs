@@ -1,0 +1,262 @@
+//! Holds many idle WebSockets open through one drone's proxy while others use it; see `dev/soak`.
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use plane_core::id::BackendId;
+use plane_dev::harness::{
+    Cluster, PATIENCE, Settings, Tls,
+    frames::{Frame, From, TEXT},
+    get_with, self_signed,
+};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+/// Holds idle WebSockets open through one proxy, and tells what they cost.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many.
+    #[arg(default_value_t = 10_000)]
+    sockets: u64,
+    /// For how many seconds others use the proxy meanwhile.
+    #[arg(default_value_t = 600)]
+    seconds: u64,
+    /// Opens them through TLS.
+    #[arg(long)]
+    tls: bool,
+    /// How much memory one may take, in KiB; without TLS 4, else 32.
+    #[arg(long)]
+    most: Option<u64>,
+}
+
+/// The backends that they are spread over, so that ports suffice.
+const BACKENDS: usize = 4;
+/// How many are opened, or asked, at once.
+const AT_ONCE: usize = 64;
+/// How many others use the proxy.
+const OTHERS: usize = 4;
+/// Descriptors that a process needs besides those of sockets.
+const OTHER_FILES: u64 = 1000;
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+const PLAIN_KIB: u64 = 4;
+const TLS_KIB: u64 = 32;
+const KIB: f64 = 1024.0;
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// An open WebSocket. It has no buffers of its own.
+struct Socket(Pin<Box<dyn Stream>>);
+
+/// Where the proxy is, and how it is spoken to.
+#[derive(Clone)]
+struct Door {
+    address: SocketAddr,
+    tls: Option<Tls>,
+}
+
+impl Door {
+    async fn connect(&self, host: &str) -> Result<Pin<Box<dyn Stream>>> {
+        Ok(match &self.tls {
+            None => Box::pin(TcpStream::connect(self.address).await?),
+            Some(tls) => Box::pin(tls.connect(self.address, host).await?),
+        })
+    }
+
+    async fn get(&self, host: &str, path: &str) -> Result<usize> {
+        let answer = match &self.tls {
+            None => get_with(self.address, host, path, &[]).await?,
+            Some(tls) => tls.get(self.address, host, path, &[]).await?,
+        };
+        ensure!(answer.status.is_success(), "{path}: {}", answer.status);
+        Ok(answer.body.len())
+    }
+
+    async fn open(&self, host: &str) -> Result<Socket> {
+        let mut stream = self.connect(host).await?;
+        let asks = format!(
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(asks.as_bytes()).await?;
+        stream.flush().await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.with_context(|| format!("after {}", head.escape_ascii()))?);
+        }
+        ensure!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
+        let mut socket = Socket(stream);
+        socket.echoes(&[b'.'; 1000]).await?;
+        Ok(socket)
+    }
+}
+
+impl Socket {
+    /// Says something and hears it again.
+    async fn echoes(&mut self, text: &[u8]) -> Result<()> {
+        let frame = Frame::new(TEXT, text);
+        let expected = frame.bytes(From::Backend);
+        let mut heard = vec![0; expected.len()];
+        let talk = async {
+            self.0.write_all(&frame.bytes(From::Client)).await?;
+            self.0.flush().await?;
+            self.0.read_exact(&mut heard).await
+        };
+        tokio::time::timeout(PATIENCE, talk).await.context("no echo")??;
+        ensure!(heard == expected, "another echo: {}", heard.escape_ascii());
+        Ok(())
+    }
+}
+
+/// What others do until they are told to stop; gives how much they did.
+async fn use_it(door: Door, hosts: Vec<String>, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Result<()> {
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let host = &hosts[number % hosts.len()];
+        match number % 4 {
+            0 => ensure!(door.get(host, "/bytes?n=1000000").await? > 0, "no bytes"),
+            1 => drop(door.open(host).await?),
+            2 => ensure!(door.get(host, "/slow?chunks=3&ms=20").await? > 0, "no chunks"),
+            _ => ensure!(door.get(host, "/headers").await? > 0, "no fields"),
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// A process's own memory, in bytes.
+fn memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// A process's open files.
+fn files(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// Lets this process and those that it starts have so many files.
+#[allow(unsafe_code, reason = "setrlimit(2) has no safe form in the standard library")]
+fn allow_files(count: u64) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls read or write the one structure that they are given, which lives longer than they take.
+    let allowed = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_cur.max(count);
+        limit.rlim_max = limit.rlim_max.max(count);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+    };
+    ensure!(allowed, "{count} open files are not allowed; raise the limit (ulimit -n)");
+    Ok(())
+}
+
+async fn backends(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut all: Vec<BackendId> = Vec::new();
+    for _ in 0..BACKENDS {
+        all.push(cluster.ready_once_taken(&cluster.request(3600, &[])).await?.0);
+    }
+    Ok(all.iter().map(|backend| format!("{backend}.{}", cluster.name)).collect())
+}
+
+#[tokio::main]
+#[allow(clippy::print_stdout, reason = "a program for people")]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let count = arguments.sockets;
+    allow_files(2 * count + OTHER_FILES)?;
+    let proxy = format!("limits.connections = {}\n", count + OTHER_FILES);
+    let cluster = Cluster::start_as(Settings { https: arguments.tls, proxy, ..Settings::default() }).await?;
+    let drone = &cluster.drones[0];
+    let door = if arguments.tls {
+        let pair = self_signed(&cluster.name)?;
+        drone.install(&pair)?;
+        Door { address: drone.https()?, tls: Some(Tls::trusting([pair.leaf_der()])?) }
+    } else {
+        Door { address: drone.proxy, tls: None }
+    };
+    let hosts = backends(&cluster).await?;
+    let pid = drone.daemon.process.as_ref().context("the drone does not run")?.pid();
+    for host in hosts.iter().cycle().take(AT_ONCE) {
+        door.open(host).await?;
+    }
+    let before = memory(pid)?;
+
+    let began = Instant::now();
+    let opening = (0..count).map(|number| {
+        let (door, host) = (&door, &hosts[number as usize % hosts.len()]);
+        async move { door.open(host).await.with_context(|| format!("socket {number}")) }
+    });
+    let mut sockets: Vec<Socket> = stream::iter(opening).buffer_unordered(AT_ONCE).try_collect().await?;
+    let open = memory(pid)?;
+    let each = open.saturating_sub(before) as f64 / count as f64 / KIB;
+    println!("{count} sockets open after {:.1} s; the drone has {} files", began.elapsed().as_secs_f64(), files(pid)?);
+    println!("RssAnon of the drone: {:.1} MiB, before {:.1}: {each:.2} KiB a socket", mib(open), mib(before));
+
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut others = JoinSet::new();
+    for _ in 0..OTHERS {
+        others.spawn(use_it(door.clone(), hosts.clone(), stop.clone(), done.clone()));
+    }
+    let (began, until) = (Instant::now(), Duration::from_secs(arguments.seconds));
+    while began.elapsed() < until {
+        let left = until.saturating_sub(began.elapsed());
+        tokio::select! {
+            () = tokio::time::sleep(TELL_EVERY.min(left)) => {}
+            ended = others.join_next() => ended.context("nobody uses it")???,
+        }
+        let (uses, seconds) = (done.load(Ordering::Relaxed), began.elapsed().as_secs());
+        println!("{seconds} s: {uses} requests and sockets of others, RssAnon {:.1} MiB", mib(memory(pid)?));
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = others.join_next().await {
+        ended??;
+    }
+    let used = memory(pid)?;
+
+    let asked = Instant::now();
+    let answers = stream::iter(sockets.iter_mut().map(|socket| socket.echoes(b"still here")));
+    let outcomes: Vec<Result<()>> = answers.buffer_unordered(AT_ONCE).collect().await;
+    let dead: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    println!(
+        "{} of {count} still alive, asked within {:.1} s",
+        count - dead.len() as u64,
+        asked.elapsed().as_secs_f64()
+    );
+    if let Some(first) = dead.first() {
+        println!("the first that is not: {first:#}");
+    }
+    let dead = dead.len();
+    drop(sockets);
+    let closing = Instant::now();
+    while files(pid)? > usize::try_from(count)? && closing.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("once they are closed: {} files, RssAnon {:.1} MiB", files(pid)?, mib(memory(pid)?));
+    cluster.shut_down().await?;
+
+    ensure!(dead == 0, "{dead} sockets did not live on");
+    let most = arguments.most.unwrap_or(if arguments.tls { TLS_KIB } else { PLAIN_KIB });
+    let each = used.saturating_sub(before) / count / 1024;
+    ensure!(each < most, "{each} KiB a socket after the use by others; {most} are allowed");
+    Ok(())
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / KIB / KIB
+}

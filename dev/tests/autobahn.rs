@@ -1,0 +1,106 @@
+//! WebSockets between ill-behaved ends, as the Autobahn test suite plays them: what stands between two ends must not
+//! change how either behaves, so each case must come out through the proxy as it does without.
+//!
+//! `PLANE_AUTOBAHN=all` runs those that take minutes too; `dev/soak autobahn` does.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use plane_dev::harness::{Autobahn, Cases, Cluster, Report, Settings, self_signed};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::Command,
+    time::Duration,
+};
+
+fn cases() -> Cases {
+    let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
+    if std::env::var("PLANE_AUTOBAHN").is_ok_and(|which| which == "all") {
+        return Cases { run: texts(&["*"]), but: Vec::new(), within: Duration::from_secs(1800) };
+    }
+    // Large messages and compression: the smallest of each kind.
+    let run = texts(&["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*", "9.7.1", "9.8.1", "12.1.1", "13.1.1"]);
+    Cases { run, but: Vec::new(), within: Duration::from_secs(120) }
+}
+
+/// `None` where there is no test suite, which is told.
+fn suite() -> Option<Autobahn> {
+    let suite = Autobahn::installed().unwrap();
+    if suite.is_none() {
+        println!("not run: dev/setup has found no Python 2.7 for the Autobahn test suite");
+    }
+    suite
+}
+
+fn same(direct: &Report, through: &Report, way: &str) {
+    let changed: Vec<_> = direct.iter().filter(|(case, outcome)| through.get(*case) != Some(outcome)).collect();
+    for (case, outcome) in &changed {
+        println!("{way}: case {case}: without the proxy {outcome:?}, with it {:?}", through.get(*case));
+    }
+    let failed = through.values().filter(|outcome| outcome.behavior == "FAILED").count();
+    println!("{way}: {} cases, {failed} of them failed with and without the proxy", through.len());
+    assert!(changed.is_empty() && direct.len() == through.len(), "{way}: the proxy changes {} cases", changed.len());
+}
+
+/// Where a backend's container listens.
+fn address_of(backend: &plane_core::id::BackendId) -> SocketAddr {
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let output = Command::new("docker").args(["inspect", "--format", format, &format!("plane-{backend}")]).output();
+    let address: Ipv4Addr = String::from_utf8(output.unwrap().stdout).unwrap().trim().parse().unwrap();
+    (address, 8080).into()
+}
+
+/// A cluster whose proxies serve HTTP, or HTTPS, and where.
+async fn cluster(https: bool, proxy: String) -> (Cluster, String) {
+    let cluster = Cluster::start_as(Settings { https, proxy, ..Settings::default() }).await.unwrap();
+    let drone = &cluster.drones[0];
+    let address = if https {
+        drone.install(&self_signed(&cluster.name).unwrap()).unwrap();
+        format!("wss://{}", drone.https().unwrap())
+    } else {
+        format!("ws://{}", drone.proxy)
+    };
+    (cluster, address)
+}
+
+async fn hostile_client(https: bool) {
+    let Some(suite) = suite() else { return };
+    let (cluster, proxy) = cluster(https, String::new()).await;
+    let (backend, _) = cluster.ready_once_taken(&cluster.request(300, &[])).await.unwrap();
+    let urls = [format!("ws://{}/ws", address_of(&backend)), format!("{proxy}/_plane_backend={backend}/ws")];
+    let cases = cases();
+    let runs = (suite.attack("direct", &urls[0], &cases), suite.attack("proxied", &urls[1], &cases));
+    let (direct, proxied) = tokio::try_join!(runs.0, runs.1).unwrap();
+    same(&direct, &proxied, &format!("a hostile client at {proxy}"));
+}
+
+async fn hostile_backend(https: bool) {
+    let Some(suite) = suite() else { return };
+    let cases = cases();
+    let server = suite.serve(&cases).await.unwrap();
+    let (_cluster, proxy) = cluster(https, format!("passthrough = \"{}\"\n", server.address())).await;
+    let url = format!("ws://{}", server.address());
+    let runs = (suite.endure("direct", &url, &cases), suite.endure("proxied", &proxy, &cases));
+    tokio::try_join!(runs.0, runs.1).unwrap();
+    let (direct, proxied) = (server.report("direct").unwrap(), server.report("proxied").unwrap());
+    same(&direct, &proxied, &format!("a hostile backend behind {proxy}"));
+}
+
+#[tokio::test]
+async fn a_hostile_client_finds_a_backend_as_it_is() {
+    hostile_client(false).await;
+}
+
+#[tokio::test]
+async fn a_hostile_client_finds_a_backend_as_it_is_through_tls() {
+    hostile_client(true).await;
+}
+
+#[tokio::test]
+async fn a_hostile_backend_finds_a_client_as_it_is() {
+    hostile_backend(false).await;
+}
+
+#[tokio::test]
+async fn a_hostile_backend_finds_a_client_as_it_is_through_tls() {
+    hostile_backend(true).await;
+}

@@ -1,0 +1,209 @@
+//! What is known of one connection of a client while it is open: whether a request is under way, since when it is
+//! silent, and whether it has to end. Its stream notes what moves; its task looks.
+
+use super::{
+    limits::Limits,
+    listen::Place,
+    request::Client,
+    timers::{CoarseClock, Look, millis},
+    worker::{Stage, Worker},
+};
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A connection that nobody uses gives way sooner where places are scarce: this many percent of all are taken.
+const SCARCE_PERCENT: usize = 90;
+/// How long such a connection is kept then, in milliseconds.
+const SCARCE_IDLE: u64 = 2000;
+/// Not stalled.
+const FLOWS: u64 = u64::MAX;
+
+/// Why a connection ends before the client ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// After what is under way.
+    Gently,
+    /// Now.
+    AtOnce(&'static str),
+}
+
+/// What its stream and its requests note. Streams of upgraded connections have to be `Send`, so this is too; no other
+/// thread uses it.
+#[derive(Debug)]
+pub(super) struct Activity {
+    clock: CoarseClock,
+    /// Requests under way.
+    requests: AtomicU32,
+    /// When the first byte of a head came, or the last request ended.
+    since: AtomicU64,
+    /// Whether a head has begun to come.
+    in_head: AtomicBool,
+    /// Since when the client takes nothing.
+    stalled: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn new(clock: CoarseClock) -> Arc<Self> {
+        let since = AtomicU64::new(clock.now());
+        Arc::new(Self {
+            clock,
+            requests: AtomicU32::new(0),
+            since,
+            in_head: AtomicBool::new(false),
+            stalled: AtomicU64::new(FLOWS),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        })
+    }
+
+    /// A request has come.
+    pub(super) fn begin(&self) {
+        add(&self.requests, 1);
+        self.in_head.store(false, Ordering::Relaxed);
+    }
+
+    /// A request has been answered, or given up.
+    pub(super) fn end(&self) {
+        self.since.store(self.clock.now(), Ordering::Relaxed);
+        add(&self.requests, u32::MAX);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+
+    fn read(&self, bytes: usize) {
+        self.received.store(self.received.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+        if self.is_idle() && !self.in_head.load(Ordering::Relaxed) {
+            self.in_head.store(true, Ordering::Relaxed);
+            self.since.store(self.clock.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => {
+                self.sent.store(self.sent.load(Ordering::Relaxed) + *bytes as u64, Ordering::Relaxed);
+                self.stalled.store(FLOWS, Ordering::Relaxed);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending if self.stalled.load(Ordering::Relaxed) == FLOWS => {
+                self.stalled.store(self.clock.now(), Ordering::Relaxed);
+            }
+            Poll::Pending => {}
+        }
+    }
+
+    /// Whether the connection has to end at a time, and when to look again. `streams` says that heads come in frames,
+    /// between which there may be others.
+    pub(super) fn look(&self, now: u64, limits: &Limits, is_scarce: bool, streams: bool) -> Look<Ending> {
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        let late = if stalled == FLOWS { u64::MAX } else { stalled + millis(limits.send) };
+        if now >= late {
+            return Look::Over(Ending::AtOnce("the client takes nothing"));
+        }
+        if !self.is_idle() {
+            return Look::Again(late);
+        }
+        let since = self.since.load(Ordering::Relaxed);
+        if self.in_head.load(Ordering::Relaxed) && !streams {
+            let until = since + millis(limits.header);
+            let over = Look::Over(Ending::AtOnce("the head of a request takes too long"));
+            return if now >= until { over } else { Look::Again(until.min(late)) };
+        }
+        let patience = if is_scarce { SCARCE_IDLE.min(millis(limits.idle)) } else { millis(limits.idle) };
+        let until = since + patience;
+        if now >= until { Look::Over(Ending::Gently) } else { Look::Again(until.min(late).min(now + SCARCE_IDLE * 2)) }
+    }
+}
+
+/// Adds without a lock: one thread writes.
+fn add(count: &AtomicU32, change: u32) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(change), Ordering::Relaxed);
+}
+
+/// A stream whose connection is looked at.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    pub(super) stream: T,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.activity.read(bytes);
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.activity.wrote(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.activity.wrote(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The place of a connection among all; what is left of it when it was upgraded keeps it.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) worker: Rc<Worker>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) client: Client,
+    /// Free again when the connection, and what was upgraded of it, has ended.
+    pub(super) _place: Place,
+}
+
+impl Seat {
+    /// Whether the connection has to end.
+    pub(super) fn look(&self, now: u64, streams: bool) -> Look<Ending> {
+        match self.worker.stage() {
+            Stage::Serving => {
+                let shared = &self.worker.shared;
+                let taken = shared.connections.load(Ordering::Relaxed);
+                let is_scarce = taken * 100 >= shared.limits.connections * SCARCE_PERCENT;
+                self.activity.look(now, &shared.limits, is_scarce, streams)
+            }
+            Stage::Draining => Look::Over(Ending::Gently),
+            Stage::Closing => Look::Over(Ending::AtOnce("the drone stops")),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! One request on its way through the proxy, from its head until the last byte of its answer, and the bodies of both.
+//! For as long as any part of it is there, its backend counts as in use.
+
+use super::{
+    connection::Seat,
+    refusal::Refusal,
+    timers::{Look, millis},
+    upstream::Upstream,
+    worker::Worker,
+};
+use crate::route::InFlight;
+use bytes::{Buf, Bytes};
+use http_body_util::Full;
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1::SendRequest,
+};
+use std::{
+    cell::{Cell, OnceCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+/// Why a body broke off.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A backend that holds a lock was given up: nothing of it goes on, in neither direction.
+#[derive(Debug, thiserror::Error)]
+#[error("the backend's drone had no contact with the control plane for too long")]
+pub(super) struct Fenced;
+
+/// A body is longer than the proxy takes.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the request is longer than {0} bytes")]
+struct TooLong(u64);
+
+/// One request under way.
+#[derive(Debug)]
+pub(super) struct Passage {
+    seat: Rc<Seat>,
+    entered: OnceCell<InFlight>,
+    /// When the last piece of the request went to the backend.
+    moved: Cell<u64>,
+    /// Whether the client is to send more, and is waited for.
+    wants_body: Cell<bool>,
+    /// Why nobody may answer it any more.
+    broken: Cell<Option<Refusal>>,
+}
+
+impl Passage {
+    pub(super) fn begin(seat: &Rc<Seat>) -> Rc<Self> {
+        seat.activity.begin();
+        Rc::new(Self {
+            seat: seat.clone(),
+            entered: OnceCell::new(),
+            moved: Cell::new(seat.worker.timers.clock().now()),
+            wants_body: Cell::new(false),
+            broken: Cell::new(None),
+        })
+    }
+
+    /// Its backend counts as in use from now on.
+    pub(super) fn enter(&self, entered: InFlight) {
+        // Set once: a request has one backend.
+        let _ = self.entered.set(entered);
+    }
+
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.seat.worker
+    }
+
+    /// Whether nothing more may pass.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.entered.get().is_some_and(InFlight::is_fenced)
+    }
+
+    /// Whether it waits too long for an answer to begin, at a time.
+    pub(super) fn look(&self, now: u64) -> Look<Refusal> {
+        if let Some(refusal) = self.broken.get() {
+            return Look::Over(refusal);
+        }
+        let limits = &self.worker().shared.limits;
+        let (patience, refusal) = match self.wants_body.get() {
+            true => (limits.body, Refusal::TooSlow),
+            false => (limits.answer, Refusal::NoAnswer),
+        };
+        let until = self.moved.get() + millis(patience);
+        if now >= until { Look::Over(refusal) } else { Look::Again(until) }
+    }
+
+    /// Why it broke, if that is known better than from what broke.
+    pub(super) fn broken(&self) -> Option<Refusal> {
+        self.broken.get()
+    }
+
+    fn now(&self) -> u64 {
+        self.worker().timers.clock().now()
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.seat.activity.end();
+    }
+}
+
+/// The body of a request, on its way to a backend.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// None where there is none.
+    inner: Option<Incoming>,
+    passage: Rc<Passage>,
+    /// How many more bytes are taken.
+    left: u64,
+}
+
+impl Sent {
+    pub(super) fn new(inner: Incoming, passage: Rc<Passage>) -> Self {
+        let left = passage.worker().shared.limits.body_bytes;
+        Self { inner: (!inner.is_end_stream()).then_some(inner), passage, left }
+    }
+
+    /// Nothing.
+    pub(super) fn empty(passage: Rc<Passage>) -> Self {
+        Self { inner: None, passage, left: 0 }
+    }
+
+    /// The same, where there is no body.
+    pub(super) fn again(&self) -> Option<Self> {
+        self.inner.is_none().then(|| Self { inner: None, passage: self.passage.clone(), left: self.left })
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        if this.passage.is_fenced() {
+            return Poll::Ready(Some(Err(Fenced.into())));
+        }
+        let polled = Pin::new(inner).poll_frame(cx);
+        this.passage.wants_body.set(polled.is_pending());
+        if polled.is_ready() {
+            this.passage.moved.set(this.passage.now());
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+            let Some(left) = this.left.checked_sub(bytes) else {
+                this.passage.broken.set(Some(Refusal::TooLarge));
+                return Poll::Ready(Some(Err(TooLong(this.passage.worker().shared.limits.body_bytes).into())));
+            };
+            this.left = left;
+        }
+        polled.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of a response, on its way to a client.
+#[derive(Debug)]
+pub(super) struct Received {
+    inner: Incoming,
+    passage: Rc<Passage>,
+    /// The connection that it comes through, and where that goes once it is complete.
+    through: Option<(Upstream, SendRequest<Sent>)>,
+}
+
+impl Received {
+    pub(super) fn new(inner: Incoming, passage: Rc<Passage>, upstream: &Upstream, sender: SendRequest<Sent>) -> Self {
+        Self { inner, passage, through: Some((upstream.clone(), sender)) }
+    }
+
+    fn complete(&mut self) {
+        if let Some((upstream, sender)) = self.through.take() {
+            self.passage.worker().pools.give_back(&upstream, sender, self.passage.now());
+        }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.passage.is_fenced() {
+            return Poll::Ready(Some(Err(Fenced.into())));
+        }
+        let polled = Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into);
+        if matches!(polled, Poll::Ready(None)) {
+            self.complete();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if self.inner.is_end_stream() {
+            self.complete();
+        }
+    }
+}
+
+/// What a client gets.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Something of ours, and the request that it is for.
+    Own {
+        /// It.
+        body: Full<Bytes>,
+        /// That request.
+        _passage: Option<Rc<Passage>>,
+    },
+    /// What a backend says.
+    Theirs(Received),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Own { body, .. } => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Theirs(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { body, .. } => body.is_end_stream(),
+            Self::Theirs(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { body, .. } => body.size_hint(),
+            Self::Theirs(body) => body.size_hint(),
+        }
+    }
+}

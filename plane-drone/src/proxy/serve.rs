@@ -1,0 +1,149 @@
+//! Connections of clients as the hyper library serves them: HTTP/1.1, HTTP/2, and the leading of requests to HTTPS.
+
+use super::{
+    connection::{Ending, Seat, Watched},
+    exchange,
+    passage::{Answer, Passage},
+    redirect,
+    timers::Look,
+};
+use crate::cert::Served;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    fmt::Display,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What hyper takes at least as the size of its buffer, in bytes.
+const LEAST_BUFFER: usize = 8192;
+/// How many fields hyper reads without allocating.
+const USUAL_FIELDS: usize = 100;
+/// What a client may send before the proxy has passed it on, in bytes: on one stream and on a connection of HTTP/2. As
+/// much as a fast link holds.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What is buffered for a stream that a client does not read, in bytes.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Streams that a client opens and resets faster than they are taken, and those that it makes us reset: beyond, the
+/// connection ends (CVE-2023-44487, CVE-2025-8671).
+const RESETS: usize = 20;
+const OWN_RESETS: usize = 128;
+
+/// Where requests of a connection go.
+#[derive(Debug, Clone)]
+pub(super) enum Service {
+    /// To backends.
+    Backends,
+    /// To the port with TLS.
+    Redirect {
+        /// What is served there.
+        served: Served,
+        /// That port.
+        port: u16,
+    },
+}
+
+async fn respond(seat: Rc<Seat>, service: Service, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    Ok(match service {
+        Service::Backends => exchange::answer(&seat, request).await,
+        Service::Redirect { served, port } => {
+            let passage = Passage::begin(&seat);
+            redirect::answer(&request, served.is_there(), port)
+                .map(|body| Answer::Own { body, _passage: Some(passage) })
+        }
+    })
+}
+
+/// Serves HTTP/1.1 until the connection ends.
+pub(super) async fn http1<T>(seat: Rc<Seat>, stream: T, service: Service)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &seat.worker.shared.limits;
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).writev(false).pipeline_flush(true);
+    builder.max_header_size(limits.header_bytes);
+    builder.max_buf_size(limits.header_bytes.max(LEAST_BUFFER));
+    if limits.header_count != USUAL_FIELDS {
+        builder.max_headers(limits.header_count);
+    }
+    let own = seat.clone();
+    let service = service_fn(move |request| respond(own.clone(), service.clone(), request));
+    let stream = TokioIo::new(Watched { stream, activity: seat.activity.clone() });
+    let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+    run(&seat, &mut connection, false, |connection| connection.graceful_shutdown()).await;
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub(super) async fn http2<T>(seat: Rc<Seat>, stream: T)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &seat.worker.shared.limits;
+    let mut builder = http2::Builder::new(OnThread(seat.clone()));
+    builder.timer(TokioTimer::new()).enable_connect_protocol();
+    builder.max_concurrent_streams(limits.streams);
+    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+    builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder.max_send_buf_size(SEND_BUFFER);
+    builder.max_pending_accept_reset_streams(RESETS).max_local_error_reset_streams(OWN_RESETS);
+    let own = seat.clone();
+    let service = service_fn(move |request| respond(own.clone(), Service::Backends, request));
+    let stream = TokioIo::new(Watched { stream, activity: seat.activity.clone() });
+    let mut connection = pin!(builder.serve_connection(stream, service));
+    run(&seat, &mut connection, true, |connection| connection.graceful_shutdown()).await;
+}
+
+/// Polls a connection until it ends, or has to.
+async fn run<C, E: Display>(
+    seat: &Seat,
+    connection: &mut Pin<&mut C>,
+    streams: bool,
+    mut end_gently: impl FnMut(Pin<&mut C>),
+) where
+    C: Future<Output = Result<(), E>>,
+{
+    let mut is_ending = false;
+    loop {
+        let look = |now| match seat.look(now, streams) {
+            Look::Over(Ending::Gently) if is_ending => Look::Again(u64::MAX),
+            found => found,
+        };
+        match seat.worker.timers.limit(&mut *connection, look).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %seat.client.peer, %error, "a connection broke");
+                return;
+            }
+            Err(Ending::Gently) => {
+                is_ending = true;
+                end_gently(connection.as_mut());
+            }
+            Err(Ending::AtOnce(reason)) => {
+                tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
+                return;
+            }
+        }
+    }
+}
+
+/// Runs what a connection with HTTP/2 starts on its own thread.
+#[derive(Debug, Clone)]
+struct OnThread(Rc<Seat>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThread {
+    fn execute(&self, task: F) {
+        self.0.worker.spawn("stream", task);
+    }
+}

@@ -1,0 +1,144 @@
+//! TLS as clients meet it: what is agreed upon, and how sessions are resumed.
+
+use super::*;
+use crate::cert::{Pair, testing};
+use rustls::{
+    ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs, aws_lc_rs::kx_group},
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use std::sync::Arc;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+struct Secure {
+    _tasks: Tasks,
+    routes: Routes,
+    served: Served,
+    address: SocketAddr,
+    backend: TcpListener,
+}
+
+async fn secure() -> Secure {
+    let (tasks, routes, served) = (Tasks::new(), Routes::default(), Served::default());
+    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..ProxyConfig::default() };
+    let tls = Tls { port: 0, served: served.clone() };
+    let cluster = "plane.test".parse().unwrap();
+    let addresses = Proxy::start(&config, Some(tls), cluster, routes.clone(), &tasks).unwrap();
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Secure { _tasks: tasks, routes, served, address: addresses.https.unwrap(), backend }
+}
+
+/// A client that believes a pair, and remembers sessions.
+fn client(pair: &Pair, versions: &[&'static rustls::SupportedProtocolVersion], protocols: &[&[u8]]) -> TlsConnector {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pair.chain_pem().as_bytes()).collect();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(chain.into_iter().map(Result::unwrap));
+    let kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
+    let provider = CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    TlsConnector::from(Arc::new(config))
+}
+
+async fn connect(client: &TlsConnector, address: SocketAddr) -> TlsStream<TcpStream> {
+    let name = ServerName::try_from("b.plane.test").unwrap();
+    client.connect(name, TcpStream::connect(address).await.unwrap()).await.unwrap()
+}
+
+/// Asks once, so that what the server says after the handshake is read, and tells what the handshake was.
+async fn shake(client: &TlsConnector, address: SocketAddr) -> HandshakeKind {
+    let mut stream = connect(client, address).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x.plane.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert!(said.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&said));
+    stream.get_ref().1.handshake_kind().unwrap()
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_until_there_is_another_certificate() {
+    let Secure { served, address, _tasks, .. } = secure().await;
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let (first, second) = (testing::pair("plane.test"), testing::pair("plane.test"));
+        let believes = client(&first, &[version], &[b"http/1.1"]);
+        served.install(first);
+        assert_ne!(shake(&believes, address).await, HandshakeKind::Resumed);
+        assert_eq!(shake(&believes, address).await, HandshakeKind::Resumed);
+        // Data threads take turns in serving, and each resumes what another began.
+        for _ in 0..8 {
+            assert_eq!(shake(&believes, address).await, HandshakeKind::Resumed);
+        }
+        served.install(second);
+        let name = ServerName::try_from("b.plane.test").unwrap();
+        let refused = believes.connect(name, TcpStream::connect(address).await.unwrap()).await;
+        assert!(refused.is_err(), "the old session would hide the new certificate");
+    }
+}
+
+#[tokio::test]
+async fn what_clients_offer_is_agreed_upon() {
+    let Secure { served, address, _tasks, .. } = secure().await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]), address).await;
+    let shaken = stream.get_ref().1;
+    assert_eq!(shaken.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    assert_eq!(shaken.alpn_protocol(), Some(&b"h2"[..]));
+    assert_eq!(shaken.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+    let old = connect(&client(&pair, &[&rustls::version::TLS12], &[b"http/1.1"]), address).await;
+    assert_eq!(old.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let silent = connect(&client(&pair, rustls::ALL_VERSIONS, &[]), address).await;
+    assert_eq!(silent.get_ref().1.alpn_protocol(), None);
+}
+
+#[tokio::test]
+async fn requests_over_http2_share_a_connection_and_reach_backends_as_http1() {
+    let Secure { served, address, routes, backend, _tasks } = secure().await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2"]), address).await;
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = || {
+        let request = hyper::Request::get("https://b.plane.test/a?b").header("cookie", "c=d").header("cookie", "e=f");
+        request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()
+    };
+    let (one, two) = (sender.send_request(request()), sender.send_request(request()));
+    let playing = async {
+        let mut streams = [backend.accept().await.unwrap().0, backend.accept().await.unwrap().0];
+        for stream in &mut streams {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert!(head.starts_with("GET /a?b HTTP/1.1\r\n"), "{head}");
+            assert!(head.contains("cookie: c=d; e=f\r\n") && head.contains("host: b.plane.test\r\n"), "{head}");
+        }
+        assert_eq!(activity.in_flight(), 2);
+        for mut stream in streams {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")
+                .await
+                .unwrap();
+        }
+    };
+    let (one, two, ()) = tokio::join!(one, two, playing);
+    for response in [one.unwrap(), two.unwrap()] {
+        assert_eq!((response.status().as_u16(), response.version()), (200, hyper::Version::HTTP_2));
+        assert_eq!(response.headers()["x-plane-backend-id"], "b");
+        assert!(!response.headers().contains_key("connection"));
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        assert_eq!(body, "hi");
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    activity.idle_for(Duration::from_millis(1)).await;
+}

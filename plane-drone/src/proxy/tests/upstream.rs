@@ -1,0 +1,106 @@
+//! Connections to backends: kept for the next request, and no client hears that one was closed meanwhile.
+
+use super::*;
+
+/// Reads one head, and answers it.
+async fn serve(stream: &mut TcpStream, answer: &[u8]) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await.unwrap() == 0 {
+            break;
+        }
+    }
+    stream.write_all(answer).await.unwrap();
+    String::from_utf8(head).unwrap()
+}
+
+async fn send(stream: &mut TcpStream, method: &str) {
+    let head = format!("{method} / HTTP/1.1\r\nHost: b.plane.test\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+}
+
+async fn status(stream: &mut TcpStream) -> String {
+    let mut said = Vec::new();
+    while !said.windows(4).any(|end| end == b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0, "{}", String::from_utf8_lossy(&said));
+    }
+    String::from_utf8_lossy(&said[9..12]).into_owned()
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_is_kept_for_the_next_request() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    send(&mut client, "GET").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    serve(&mut inner, OK).await;
+    assert_eq!(status(&mut client).await, "200");
+    for _ in 0..3 {
+        send(&mut client, "POST").await;
+        assert!(serve(&mut inner, OK).await.starts_with("POST"));
+        assert_eq!(status(&mut client).await, "200");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_closes_at_the_next_request_is_replaced() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    for (method, expected) in [("GET", "200"), ("PUT", "200"), ("DELETE", "200"), ("POST", "502")] {
+        let mut client = TcpStream::connect(proxy).await.unwrap();
+        send(&mut client, "GET").await;
+        let (mut inner, _) = backend.accept().await.unwrap();
+        serve(&mut inner, OK).await;
+        assert_eq!(status(&mut client).await, "200");
+        send(&mut client, method).await;
+        // It has read the request, and says nothing.
+        assert!(serve(&mut inner, b"").await.starts_with(method));
+        drop(inner);
+        if expected == "200" {
+            let (mut inner, _) = backend.accept().await.unwrap();
+            assert!(
+                serve(&mut inner, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .await
+                    .starts_with(method)
+            );
+        }
+        assert_eq!(status(&mut client).await, expected, "{method}");
+    }
+    tokio::time::timeout(Duration::from_secs(20), activity.idle_for(Duration::from_millis(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_was_kept_is_not_used() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    send(&mut client, "GET").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    serve(&mut inner, OK).await;
+    drop(inner);
+    assert_eq!(status(&mut client).await, "200");
+    send(&mut client, "POST").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    serve(&mut inner, OK).await;
+    assert_eq!(status(&mut client).await, "200");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_backend() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    let id = "b".parse().unwrap();
+    routes.open(&id, backend.local_addr().unwrap(), None, None);
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    send(&mut client, "GET").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    serve(&mut inner, OK).await;
+    assert_eq!(status(&mut client).await, "200");
+    routes.close(&id);
+    let ended = tokio::time::timeout(Duration::from_secs(20), inner.read_u8()).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    send(&mut client, "GET").await;
+    assert_eq!(status(&mut client).await, "410");
+}
