@@ -7,8 +7,8 @@ use super::{
 };
 use plane_core::{id::BackendId, task::Tasks};
 use plane_drone::{
-    config::ProxyConfig,
-    proxy::{Patience, Proxy},
+    config::proxy::ProxyConfig,
+    proxy::Proxy,
     route::{Activity, Routes},
 };
 use serde_json::{Value, json};
@@ -56,15 +56,14 @@ impl Drop for Setting {
 impl Setting {
     /// Starts a proxy with `keys` of `[proxy]` beside the ports.
     pub(crate) async fn start(http1: Http1, keys: Value) -> Self {
-        let mut config = json!({ "bind_ip": "127.0.0.1", "http_port": 0 });
+        let mut config = json!({ "bind_ip": "127.0.0.1", "http_port": 0, "start_wait_secs": ANSWER.as_secs(), "answer_secs": ANSWER.as_secs() });
         for more in [http1.keys(), keys] {
             config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         }
         let config: ProxyConfig = serde_json::from_value(config).unwrap();
         let (tasks, routes) = (Tasks::new(), Routes::default());
-        let patience = Patience { start: ANSWER, answer: ANSWER };
         let cluster = CLUSTER.parse().unwrap();
-        let addresses = Proxy::start(&config, None, cluster, routes.clone(), patience, &tasks).await.unwrap();
+        let addresses = Proxy::start(&config, None, cluster, routes.clone(), &tasks).unwrap();
         Self { proxy: addresses.http, routes, tasks }
     }
 
