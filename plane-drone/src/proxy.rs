@@ -25,6 +25,7 @@ mod refusal;
 mod request;
 mod retry;
 mod serve;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -9,6 +9,7 @@ use super::{
     passage::{Answer, Passage, Received, Sent},
     refusal::Refusal,
     request::{self, Upgrade},
+    strict,
     timers::Look,
     upgraded,
     worker::{Stage, Worker},
@@ -58,6 +59,7 @@ async fn pass(
     if body.size_hint().lower() > limits.body_bytes {
         return Err(Refusal::TooLarge);
     }
+    strict::request(&head)?;
     // What is read of the head while it is rewritten.
     let (uri, host) = (head.uri.clone(), request::host(&head.uri, &head.headers)?);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -122,6 +124,7 @@ async fn forward(
     };
     let sending = pin!(upstream.send(worker, Request::from_parts(head, body)));
     let (mut response, sender) = worker.timers.limit(sending, |now| passage.look(now)).await??;
+    strict::response(response.headers())?;
     let Some((client_side, upgrade)) = upgrade else {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refusal::Broken);

@@ -155,6 +155,9 @@ impl Body for Sent {
             };
             this.left = left;
         }
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            this.passage.broken.set(Some(Refusal::Malformed));
+        }
         polled.map_err(Into::into)
     }
 

@@ -3,6 +3,7 @@
 use super::{
     origin::{self, Origin},
     refusal::Refusal,
+    strict,
 };
 use base64::Engine;
 use hyper::{
@@ -83,7 +84,7 @@ impl Upgrade {
         let upgrade = fields.get(header::UPGRADE)?;
         let values = fields.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let asks = values.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
-        asks.then(|| Self::Field(upgrade.clone()))
+        if asks { strict::upgrade(upgrade).map(Self::Field) } else { None }
     }
 }
 
@@ -131,7 +132,8 @@ pub(super) fn rewrite(
 ) -> Result<(), Refusal> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadAddress);
     let (host, prefix) = (seen.host.clone(), seen.prefix);
-    let slash = if seen.path.starts_with('/') { "" } else { "/" };
+    // The server as a whole is asked so (RFC 9112, section 3.2.4).
+    let slash = if seen.path.starts_with('/') || seen.path == "*" { "" } else { "/" };
     let target = match (prefix, head.uri.path_and_query()) {
         ("", Some(whole)) if slash.is_empty() => whole.clone(),
         _ => PathAndQuery::try_from(format!("{slash}{}", seen.path)).map_err(|_| Refusal::BadAddress)?,

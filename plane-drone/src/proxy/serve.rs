@@ -72,7 +72,7 @@ where
 {
     let limits = &seat.worker.shared.limits;
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).writev(false).pipeline_flush(true);
+    builder.header_read_timeout(None).writev(false);
     builder.max_header_size(limits.header_bytes);
     builder.max_buf_size(limits.header_bytes.max(LEAST_BUFFER));
     if limits.header_count != USUAL_FIELDS {

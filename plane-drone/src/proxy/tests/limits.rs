@@ -83,6 +83,10 @@ async fn silence_ends_connections_but_not_one_that_was_upgraded() {
     let upgrade = "GET / HTTP/1.1\r\nHost: b.plane.test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
     socket.write_all(upgrade.as_bytes()).await.unwrap();
     let (mut inner, _) = backend.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_ne!(inner.read_buf(&mut head).await.unwrap(), 0);
+    }
     inner.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
     let silent = TcpStream::connect(proxy).await.unwrap();
     let mut half = TcpStream::connect(proxy).await.unwrap();
@@ -95,6 +99,6 @@ async fn silence_ends_connections_but_not_one_that_was_upgraded() {
     let mut received = vec![0; 1024];
     inner.write_all(b"still here").await.unwrap();
     while !received.windows(10).any(|part| part == b"still here") {
-        socket.read_buf(&mut received).await.unwrap();
+        assert_ne!(socket.read_buf(&mut received).await.unwrap(), 0, "{}", String::from_utf8_lossy(&received));
     }
 }
