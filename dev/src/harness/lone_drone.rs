@@ -27,11 +27,12 @@ impl LoneDrone {
         std::fs::create_dir(&cert)?;
         let (files, pair) = (Files::new(cert.join("key.pem"), cert.join("cert.pem")), self_signed(cluster)?);
         files.install(&pair)?;
-        // Nobody listens there, and what the proxy does does not depend on it.
-        let nats = "nats://127.0.0.1:1";
+        // Nobody listens there or there, and what the proxy does does not depend on it.
+        let (nats, engine) = ("nats://127.0.0.1:1", folder.path().join("engine.sock"));
         let config = format!(
             "cluster_domain = \"{cluster}\"\ndb_path = {database:?}\n[nats]\nhosts = [{nats:?}]\n\
              [cert]\nkey_path = {:?}\ncert_path = {:?}\n\
+             [agent]\nip = \"127.0.0.1\"\n[agent.docker.connection]\nsocket = {engine:?}\n\
              [proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = 0\nhttps_port = 0\npassthrough = \"{backend}\"\n{keys}\n",
             files.key_path(),
             files.cert_path(),

@@ -18,6 +18,8 @@ use std::time::Duration;
 const AT_ONCE: usize = 16;
 /// How many other clients ask afterwards, on connections of their own.
 const OTHERS: usize = 3;
+/// How long clients of other backends may wait.
+const OTHERS_WAIT: Duration = Duration::from_secs(1);
 /// A field of answers that nobody is to see.
 const HIDDEN: &str = "x-smuggled";
 
@@ -156,6 +158,35 @@ async fn answers() {
     let runs = cases.len() * IMPLEMENTATIONS.len();
     assert!(faults.is_empty(), "{} of {runs} cases failed:\n{}", faults.len(), faults.join("\n"));
     println!("{runs} cases");
+}
+
+/// A backend that floods the proxy with its answer costs nobody else their time.
+#[tokio::test]
+async fn floods_of_answers() {
+    let mut faults = Vec::new();
+    for http1 in IMPLEMENTATIONS {
+        let setting = Setting::start(http1, json!({ "threads": 1 })).await;
+        for (number, case) in cases::floods().iter().enumerate() {
+            let open = setting.backend(&format!("b{number}"), Some(case.script.clone())).await;
+            let other = setting.backend(&format!("other{number}"), None).await;
+            let others = async {
+                loop {
+                    let mut client = Client::connect(setting.proxy).await;
+                    let asked = tokio::time::timeout(OTHERS_WAIT, asked_next(&mut client, &other));
+                    match asked.await {
+                        Ok(Ok(Some(()))) => tokio::time::sleep(Duration::from_millis(20)).await,
+                        wrong => return Err(format!("another backend's client got {wrong:?}")),
+                    }
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = one(&setting, &open, case, http1) => outcome,
+                outcome = others => outcome,
+            };
+            faults.extend(outcome.err().map(|fault| format!("{http1:?}: {}\n    {fault}", case.name)));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 async fn one(setting: &Setting, open: &Open, case: &Case, http1: Http1) -> Result<(), String> {

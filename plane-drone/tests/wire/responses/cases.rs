@@ -325,13 +325,6 @@ fn interim() -> Vec<Case> {
         case("an interim answer with a length", format!("HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n{good}"))
             .passed("hello")
             .refused(),
-        case("interim answers without end", "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000)).times(5000).refused_or_late(),
-        case(
-            "large interim answers without end",
-            format!("HTTP/1.1 103 Early Hints\r\nX: {}\r\n\r\n", "y".repeat(10_000)),
-        )
-        .times(5000)
-        .refused_or_late(),
         case("an interim answer, then the end", hint).closing().refused(),
         case(
             "101 that nobody asked for",
@@ -344,6 +337,19 @@ fn interim() -> Vec<Case> {
             format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n{HIDDEN}"),
         )
         .refused(),
+    ]
+}
+
+/// Answers without end, of which each is much for the proxy to read.
+pub(super) fn floods() -> Vec<Case> {
+    let interim = |field: &str| format!("HTTP/1.1 103 Early Hints\r\n{field}\r\n");
+    vec![
+        case("interim answers without end", interim("").repeat(1000)).times(5000).refused_or_late(),
+        case("large interim answers without end", interim(&format!("X: {}\r\n", "y".repeat(10_000))))
+            .times(5000)
+            .refused_or_late(),
+        case("fields without end", "X: y\r\n".repeat(10_000)).times(500).refused(),
+        case("a field without end", "x".repeat(ENDLESS)).times(500).refused(),
     ]
 }
 
