@@ -13,6 +13,7 @@ mod admission;
 mod auth;
 mod connection;
 mod exchange;
+mod fair;
 mod limits;
 mod listen;
 mod origin;
