@@ -11,9 +11,9 @@
 
 mod admission;
 mod auth;
+mod buffer;
 mod connection;
 mod exchange;
-#[expect(dead_code, reason = "nothing serves with it yet")]
 mod http1;
 mod limits;
 mod listen;
@@ -44,7 +44,7 @@ pub use upstream::Upstream;
 
 use crate::{
     cert::Served,
-    config::proxy::{Network, ProxyConfig},
+    config::proxy::{Http1, Network, ProxyConfig},
     route::Routes,
 };
 use limits::Limits;
@@ -88,6 +88,7 @@ struct Shared {
     trusted: Vec<Network>,
     /// Whether they speak the PROXY protocol.
     proxy_protocol: bool,
+    http1: Http1,
     chance: Chance,
     /// Open connections of clients.
     connections: AtomicUsize,
@@ -132,6 +133,7 @@ impl Proxy {
             limits: Limits::of(config),
             trusted: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            http1: config.http1,
             chance: Chance::system(),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),

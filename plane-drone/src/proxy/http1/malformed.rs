@@ -1,5 +1,7 @@
 //! Why a message is refused: each reason names the rule that it breaks.
 
+use crate::proxy::refusal::Refusal;
+
 /// What is wrong with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
@@ -78,6 +80,12 @@ pub(super) enum Malformed {
     /// A status that is none.
     #[error("the status is not within 100 to 599 (RFC 9110, section 15)")]
     Status,
+    /// Too many responses before the final one.
+    #[error("there are too many interim responses (RFC 9110, section 15.2)")]
+    Interims,
+    /// A change of protocol that nobody asked for, or to none.
+    #[error("the protocol is changed without having been asked to (RFC 9110, section 7.8)")]
+    Upgrade,
     /// A chunk's size that is no number, or too large.
     #[error("a chunk's size is not 1 to 16 hexadecimal digits (RFC 9112, section 7.1)")]
     ChunkSize,
@@ -93,15 +101,14 @@ pub(super) enum Malformed {
 }
 
 impl Malformed {
-    /// The status that a request gets which is refused for this (RFC 9110, section 15). A response is replaced by 502
-    /// whatever is wrong with it.
-    pub(super) fn status(self) -> u16 {
+    /// How a request is refused for this. A response is replaced by 502 whatever is wrong with it.
+    pub(super) fn refusal(self) -> Refusal {
         match self {
-            Self::LineTooLong => 414,
-            Self::Expectation => 417,
-            Self::HeadTooLong | Self::TooManyFields | Self::TrailersTooLong => 431,
-            Self::UnknownCoding => 501,
-            Self::Version => 505,
+            Self::NoHost | Self::SeveralHosts | Self::Host => Refusal::BadAddress,
+            Self::LineTooLong => Refusal::TargetTooLong,
+            Self::HeadTooLong | Self::TooManyFields | Self::TrailersTooLong => Refusal::HeaderTooLarge,
+            Self::UnknownCoding => Refusal::NotImplemented,
+            Self::Version => Refusal::BadVersion,
             Self::BareLf
             | Self::BareCr
             | Self::Nul
@@ -112,18 +119,18 @@ impl Malformed {
             | Self::SpaceBeforeColon
             | Self::FieldName
             | Self::FieldValue
-            | Self::NoHost
-            | Self::SeveralHosts
-            | Self::Host
             | Self::ContentLength
             | Self::SeveralContentLengths
             | Self::TwoFramings
             | Self::TransferEncodingIn10
             | Self::TransferEncoding
+            | Self::Expectation
             | Self::Status
+            | Self::Interims
+            | Self::Upgrade
             | Self::ChunkSize
             | Self::ChunkExtension
-            | Self::ChunkEnd => 400,
+            | Self::ChunkEnd => Refusal::Malformed,
         }
     }
 }

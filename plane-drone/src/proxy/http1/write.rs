@@ -15,28 +15,11 @@ const SPARE: usize = 512;
 
 /// What is ours to say of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outgoing<'a> {
+pub(super) struct Ours<'a> {
     /// The path and query that the backend is asked for; may lack its first `/`.
     pub(super) path: &'a str,
-    /// Where the request comes from.
-    pub(super) origin: Origin<'a>,
     /// The backend's token, which it does not get to see.
     pub(super) token: Option<&'a str>,
-}
-
-/// Where a request comes from, as a backend is told. Each of these replaces what the client says of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Origin<'a> {
-    /// `Forwarded` (RFC 7239).
-    pub(super) forwarded: &'a str,
-    /// `X-Forwarded-For`.
-    pub(super) for_: &'a str,
-    /// `X-Forwarded-Proto`.
-    pub(super) proto: &'a str,
-    /// `X-Forwarded-Host`.
-    pub(super) host: &'a str,
-    /// `X-Forwarded-Prefix`; empty where there is none.
-    pub(super) prefix: &'a str,
 }
 
 /// What is ours to say of a response.
@@ -63,9 +46,14 @@ pub(super) enum After {
     Closes,
 }
 
-/// Writes the head of a request for a backend.
-pub(super) fn put_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, outgoing: &Outgoing<'_>) {
-    let Outgoing { path, origin, token } = *outgoing;
+/// Writes the head of a request for a backend; `put_origin` writes the fields that say where it comes from.
+pub(super) fn put_request(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_, '_>,
+    ours: &Ours<'_>,
+    put_origin: impl FnOnce(&mut Vec<u8>),
+) {
+    let Ours { path, token } = *ours;
     out.reserve(head.length + SPARE);
     let slash = if path.starts_with('/') || path == "*" { "" } else { "/" };
     put(out, &[head.method, " ", slash, path, " HTTP/1.1\r\nhost: ", head.authority, "\r\n"]);
@@ -82,11 +70,7 @@ pub(super) fn put_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, outgoin
             _ => {}
         }
     }
-    put(out, &["x-forwarded-for: ", origin.for_, "\r\nx-forwarded-proto: ", origin.proto]);
-    put(out, &["\r\nx-forwarded-host: ", origin.host, "\r\nforwarded: ", origin.forwarded, "\r\n"]);
-    if !origin.prefix.is_empty() {
-        put(out, &["x-forwarded-prefix: ", origin.prefix, "\r\n"]);
-    }
+    put_origin(out);
     put_framing(out, head.framing);
     match head.upgrade {
         Some(protocol) => put_upgrade(out, protocol),
@@ -195,7 +179,8 @@ fn put_cookie(out: &mut Vec<u8>, field: &Field<'_>) {
     if secret::put_crumbs(out, field.value) { put(out, &["\r\n"]) } else { out.truncate(start) }
 }
 
-fn put(out: &mut Vec<u8>, parts: &[&str]) {
+/// Writes text.
+pub(super) fn put(out: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }

@@ -148,7 +148,7 @@ fn limits_hold_to_the_byte() {
     let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(count - 1));
     assert_eq!(refused(&fields(8)), None);
     assert_eq!(refused(&fields(9)), Some(Malformed::TooManyFields));
-    assert_eq!(refused("GET / HTTP/2.0\r\nHost: h\r\n\r\n").map(Malformed::status), Some(505));
+    assert_eq!(refused("GET / HTTP/2.0\r\nHost: h\r\n\r\n").map(|why| why.refusal().status()), Some(505));
 }
 
 #[test]

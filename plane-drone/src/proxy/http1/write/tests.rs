@@ -3,25 +3,22 @@ use crate::proxy::http1::{HeadLimits, head, head::Space, malformed::Malformed, r
 use proptest::prelude::*;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 8192, fields: 64, line_bytes: 4096 };
-const ORIGIN: Origin<'static> =
-    Origin { forwarded: "for=10.0.0.7;host=h;proto=http", for_: "10.0.0.7", proto: "http", host: "h", prefix: "" };
-const OURS: &str = "x-forwarded-for: 10.0.0.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: h\r\n\
-    forwarded: for=10.0.0.7;host=h;proto=http\r\n";
+const ORIGIN: &str = "x-forwarded-for: 10.0.0.7\r\n";
 
-fn written(request: &str, outgoing: &Outgoing<'_>) -> Result<String, Malformed> {
+fn written(request: &str, ours: &Ours<'_>) -> Result<String, Malformed> {
     let mut space = Space::new();
     let head = head::parse(request.as_bytes(), &mut Scan::default(), &mut space, LIMITS)?.expect("complete");
     let mut out = Vec::new();
-    put_request(&mut out, &head, outgoing);
+    put_request(&mut out, &head, ours, |out| put(out, &[ORIGIN]));
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// What a backend gets of a request with such fields, without what is always there.
 fn passed(fields: &str, token: Option<&str>) -> String {
     let request = format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
-    let all = written(&request, &Outgoing { path: "/x", origin: ORIGIN, token }).unwrap();
+    let all = written(&request, &Ours { path: "/x", token }).unwrap();
     let rest = all.strip_prefix("GET /x HTTP/1.1\r\nhost: h\r\n").unwrap();
-    rest.strip_suffix("\r\n").unwrap().replacen(OURS, "|", 1)
+    rest.strip_suffix("\r\n").unwrap().replacen(ORIGIN, "|", 1)
 }
 
 #[test]
@@ -55,15 +52,14 @@ fn what_a_token_is_for_stays_here() {
 
 #[test]
 fn paths_get_their_slash_and_targets_their_host() {
-    let line = |target: &str, path: &str, prefix: &str| {
-        let outgoing = Outgoing { path, origin: Origin { prefix, ..ORIGIN }, token: None };
-        let all = written(&format!("{target} HTTP/1.0\r\nHost: h\r\n\r\n"), &outgoing).unwrap();
-        assert_eq!(all.contains("x-forwarded-prefix: /p\r\n"), !prefix.is_empty());
+    let line = |target: &str, path: &str| {
+        let ours = Ours { path, token: None };
+        let all = written(&format!("{target} HTTP/1.0\r\nHost: h\r\n\r\n"), &ours).unwrap();
         all.split_inclusive("\r\n").take(2).collect::<String>()
     };
-    assert_eq!(line("GET /p?q", "?q", "/p"), "GET /?q HTTP/1.1\r\nhost: h\r\n");
-    assert_eq!(line("GET http://x.test:8", "", ""), "GET / HTTP/1.1\r\nhost: x.test:8\r\n");
-    assert_eq!(line("OPTIONS *", "*", ""), "OPTIONS * HTTP/1.1\r\nhost: h\r\n");
+    assert_eq!(line("GET /p?q", "?q"), "GET /?q HTTP/1.1\r\nhost: h\r\n");
+    assert_eq!(line("GET http://x.test:8", ""), "GET / HTTP/1.1\r\nhost: x.test:8\r\n");
+    assert_eq!(line("OPTIONS *", "*"), "OPTIONS * HTTP/1.1\r\nhost: h\r\n");
 }
 
 fn answered(response: &str, to_head: bool, framing: Framing, after: After) -> String {
@@ -151,8 +147,8 @@ proptest! {
     ) {
         let lines: String = fields.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
         let request = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{lines}{body}\r\n");
-        let Ok(once) = written(&request, &Outgoing { path: &path, origin: ORIGIN, token: None }) else { return Ok(()) };
-        let twice = written(&once, &Outgoing { path: &path, origin: ORIGIN, token: None }).unwrap();
+        let Ok(once) = written(&request, &Ours { path: &path, token: None }) else { return Ok(()) };
+        let twice = written(&once, &Ours { path: &path, token: None }).unwrap();
         prop_assert_eq!(sorted(&once), sorted(&twice));
         let (mut before, mut after) = (Space::new(), Space::new());
         let before = head::parse(request.as_bytes(), &mut Scan::default(), &mut before, LIMITS).unwrap().unwrap();
