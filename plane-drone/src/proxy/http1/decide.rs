@@ -41,8 +41,8 @@ pub(super) struct Asks {
     pub(super) framing: Framing,
     /// Its connection may go on.
     pub(super) is_persistent: bool,
-    /// It wants to change the protocol.
-    pub(super) upgrades: bool,
+    /// The protocol that it asks to change to.
+    pub(super) upgrade: Option<Vec<u8>>,
     /// Its body comes only after 100.
     pub(super) expects_continue: bool,
     /// It may be sent twice.
@@ -61,7 +61,7 @@ impl Asks {
             is_head: false,
             framing: Framing::UntilClose,
             is_persistent: false,
-            upgrades: false,
+            upgrade: None,
             expects_continue: false,
             may_repeat: false,
             accept: None,
@@ -75,8 +75,9 @@ impl Asks {
             version: head.version,
             is_head: head.method == "HEAD",
             framing: head.framing,
-            is_persistent: head.is_persistent(),
-            upgrades: head.upgrade.is_some(),
+            // After CONNECT a client may have sent what belongs into a tunnel.
+            is_persistent: head.is_persistent() && head.form != Form::Authority,
+            upgrade: head.upgrade.map(<[u8]>::to_vec),
             expects_continue: head.expects_continue,
             may_repeat: !has_body && is_idempotent(head.method),
             accept: None,

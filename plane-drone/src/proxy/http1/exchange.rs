@@ -107,6 +107,8 @@ pub(super) struct Down {
     head: Vec<u8>,
     scan: Scan,
     interims: usize,
+    /// Where the head of the final response begins in what goes out.
+    head_at: usize,
     body: Body,
     /// Whether the backend said anything.
     was_heard: bool,
@@ -125,6 +127,7 @@ impl Down {
             head: Vec::new(),
             scan: Scan::default(),
             interims: 0,
+            head_at: 0,
             body: Body::new(Framing::None, Framing::None),
             was_heard: false,
             is_unflushed: false,
@@ -294,7 +297,8 @@ impl Exchange<'_> {
 
     fn take_down(&mut self, pace: &Pace, mut buffer: Buffer, mut read: Range<usize>) -> Result<(), Outcome> {
         self.down.was_heard = true;
-        if matches!(self.down.stage, Stage::Head) {
+        let is_first = matches!(self.down.stage, Stage::Head);
+        if is_first {
             let rest = match self.take_heads(pace, &mut buffer, read.clone()) {
                 Ok(Some(rest)) => rest,
                 Ok(None) => return Ok(()),
@@ -310,10 +314,18 @@ impl Exchange<'_> {
             }
         }
         let down = &mut *self.down;
-        let passed = down.body.pass(&mut buffer, read.clone(), &mut down.out.after).map_err(|why| {
-            tracing::debug!(address = %self.upstream.address(), %why, "an answer's body is malformed");
-            Outcome::Cut("the backend's chunks are malformed")
-        })?;
+        let passed = match down.body.pass(&mut buffer, read.clone(), &mut down.out.after) {
+            Ok(passed) => passed,
+            Err(why) => {
+                tracing::debug!(address = %self.upstream.address(), %why, "an answer's body is malformed");
+                if !is_first {
+                    return Err(Outcome::Cut("the backend's chunks are malformed"));
+                }
+                // Its head has not gone yet.
+                down.out.before.truncate(down.head_at);
+                return Err(Outcome::Refused(Refusal::Broken));
+            }
+        };
         if passed.consumed < read.len() {
             down.is_reusable = false;
         }
@@ -361,8 +373,12 @@ impl Exchange<'_> {
 
     fn begin_answer(&mut self, pace: &Pace, head: &response::ResponseHead<'_, '_>) -> Result<(), Malformed> {
         let down = &mut *self.down;
-        if head.status == 101 && (!self.asks.upgrades || head.upgrade.is_none() || !self.up.body.is_done()) {
-            return Err(Malformed::Upgrade);
+        if head.status == 101 {
+            let asked = self.asks.upgrade.as_deref().zip(head.upgrade);
+            let is_due = asked.is_some_and(|(asked, given)| asked.eq_ignore_ascii_case(given));
+            if !is_due || !self.up.body.is_done() {
+                return Err(Malformed::Upgrade);
+            }
         }
         let framing = match (head.framing, self.asks.version) {
             (framing @ (Framing::None | Framing::Length(_)), _) => framing,
@@ -371,6 +387,7 @@ impl Exchange<'_> {
         };
         let after = self.asks.after(pace.is_ending() || framing == Framing::UntilClose);
         let backend = self.upstream.name().and_then(|name| name.to_str().ok());
+        down.head_at = down.out.before.len();
         with_date(self.passage.now(), |date| {
             put_response(&mut down.out.before, head, &Answering { backend, framing, after, date });
         });

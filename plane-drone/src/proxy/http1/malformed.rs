@@ -106,7 +106,8 @@ impl Malformed {
         match self {
             Self::NoHost | Self::SeveralHosts | Self::Host => Refusal::BadAddress,
             Self::LineTooLong => Refusal::TargetTooLong,
-            Self::HeadTooLong | Self::TooManyFields | Self::TrailersTooLong => Refusal::HeaderTooLarge,
+            Self::HeadTooLong | Self::TooManyFields => Refusal::HeaderTooLarge,
+            Self::Expectation => Refusal::ExpectationFailed,
             Self::UnknownCoding => Refusal::NotImplemented,
             Self::Version => Refusal::BadVersion,
             Self::BareLf
@@ -124,13 +125,13 @@ impl Malformed {
             | Self::TwoFramings
             | Self::TransferEncodingIn10
             | Self::TransferEncoding
-            | Self::Expectation
             | Self::Status
             | Self::Interims
             | Self::Upgrade
             | Self::ChunkSize
             | Self::ChunkExtension
-            | Self::ChunkEnd => Refusal::Malformed,
+            | Self::ChunkEnd
+            | Self::TrailersTooLong => Refusal::Malformed,
         }
     }
 }

@@ -72,10 +72,8 @@ pub(super) fn put_request(
     }
     put_origin(out);
     put_framing(out, head.framing);
-    match head.upgrade {
-        Some(protocol) => put_upgrade(out, protocol),
-        None if head.wants_trailers => put(out, &["te: trailers\r\nconnection: te\r\n"]),
-        None => {}
+    if let Some(protocol) = head.upgrade {
+        put_upgrade(out, protocol);
     }
     put(out, &["\r\n"]);
 }

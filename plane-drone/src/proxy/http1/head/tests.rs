@@ -114,21 +114,23 @@ fn connections_expectations_and_upgrades() {
         let head = format!("POST / HTTP/{version}\r\nHost: h\r\nContent-Length: 1\r\n{fields}\r\n");
         with(head.as_bytes(), |head| {
             let upgrade = head.upgrade.map(|value| String::from_utf8_lossy(value).into_owned());
-            (head.is_persistent(), head.expects_continue, head.wants_trailers, upgrade)
+            (head.is_persistent(), head.expects_continue, upgrade)
         })
     };
     let websocket = Some("websocket".to_owned());
-    assert_eq!(seen("1.1", ""), Ok((true, false, false, None)));
-    assert_eq!(seen("1.1", "Connection: close, TE\r\nTE: trailers\r\n"), Ok((false, false, true, None)));
-    assert_eq!(seen("1.0", ""), Ok((false, false, false, None)));
-    assert_eq!(seen("1.0", "Connection: Keep-Alive\r\n"), Ok((true, false, false, None)));
-    assert_eq!(seen("1.1", "Expect: 100-Continue\r\n"), Ok((true, true, false, None)));
-    assert_eq!(seen("1.0", "Expect: 100-continue\r\n"), Ok((false, false, false, None)));
+    assert_eq!(seen("1.1", ""), Ok((true, false, None)));
+    assert_eq!(seen("1.1", "Connection: close, TE\r\nTE: trailers\r\n"), Ok((false, false, None)));
+    assert_eq!(seen("1.0", ""), Ok((false, false, None)));
+    assert_eq!(seen("1.0", "Connection: Keep-Alive\r\n"), Ok((true, false, None)));
+    assert_eq!(seen("1.1", "Expect: 100-Continue\r\n"), Ok((true, true, None)));
+    assert_eq!(seen("1.0", "Expect: 100-continue\r\n"), Ok((false, false, None)));
     assert_eq!(seen("1.1", "Expect: payment\r\n"), Err(Malformed::Expectation));
     let asks = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n";
-    assert_eq!(seen("1.1", asks), Ok((true, false, false, websocket)));
-    assert_eq!(seen("1.0", asks), Ok((true, false, false, None)));
-    assert_eq!(seen("1.1", "Upgrade: websocket\r\n"), Ok((true, false, false, None)));
+    assert_eq!(seen("1.1", asks), Ok((true, false, websocket.clone())));
+    assert_eq!(seen("1.0", asks), Ok((true, false, None)));
+    assert_eq!(seen("1.1", "Upgrade: websocket\r\n"), Ok((true, false, None)));
+    assert_eq!(seen("1.1", "Connection: Upgrade\r\nUpgrade: H2C\r\n"), Ok((true, false, None)));
+    assert_eq!(seen("1.1", "Connection: Upgrade\r\nUpgrade: h2c, websocket, x\r\n"), Ok((true, false, websocket)));
     let bare = with(b"GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n", |head| head.expects_continue);
     assert_eq!(bare, Ok(false));
 }
