@@ -11,9 +11,11 @@
 
 mod admission;
 mod auth;
+mod buffer;
 mod connection;
 mod exchange;
 mod fair;
+mod http1;
 mod limits;
 mod listen;
 mod origin;
@@ -43,7 +45,7 @@ pub use upstream::Upstream;
 
 use crate::{
     cert::Served,
-    config::proxy::{Network, ProxyConfig},
+    config::proxy::{Http1, Network, ProxyConfig},
     route::Routes,
 };
 use limits::Limits;
@@ -87,6 +89,7 @@ struct Shared {
     trusted: Vec<Network>,
     /// Whether they speak the PROXY protocol.
     proxy_protocol: bool,
+    http1: Http1,
     chance: Chance,
     /// Open connections of clients.
     connections: AtomicUsize,
@@ -131,6 +134,7 @@ impl Proxy {
             limits: Limits::of(config),
             trusted: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            http1: config.http1,
             chance: Chance::system(),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),

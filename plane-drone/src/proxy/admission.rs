@@ -38,6 +38,8 @@ pub(super) struct Admitted<'a> {
     pub(super) path: &'a str,
     /// What stands before that path for the client.
     pub(super) prefix: &'a str,
+    /// The backend's token, which it does not get to see.
+    pub(super) token: Option<BearerToken>,
 }
 
 /// What comes of a request.
@@ -75,7 +77,12 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
                 }
                 passage.enter(route.activity.enter().ok_or(Refusal::Ended)?);
                 let Target { path, prefix, .. } = target;
-                return Ok(Admission::Passes(Admitted { upstream: route.upstream.clone(), path, prefix }));
+                return Ok(Admission::Passes(Admitted {
+                    upstream: route.upstream.clone(),
+                    path,
+                    prefix,
+                    token: route.token.clone(),
+                }));
             }
         }
     }
@@ -96,7 +103,7 @@ async fn hold(worker: &Worker, waiting: &Arc<Waiting>) -> Result<(), Refusal> {
 
 fn pass_through<'a>(worker: &Worker, asked: &Asked<'a, '_>, otherwise: Refusal) -> Result<Admission<'a>, Refusal> {
     let upstream = worker.shared.passthrough.clone().ok_or(otherwise)?;
-    Ok(Admission::Passes(Admitted { upstream, path: asked.path, prefix: "" }))
+    Ok(Admission::Passes(Admitted { upstream, path: asked.path, prefix: "", token: None }))
 }
 
 /// Checks a request against a backend's token. `Some` where that answers it.

@@ -89,12 +89,28 @@ impl Passage {
         if now >= until { Look::Over(refusal) } else { Look::Again(until) }
     }
 
+    /// A piece of the request went to the backend.
+    pub(super) fn moved(&self) {
+        self.moved.set(self.now());
+        self.wants_body.set(false);
+    }
+
+    /// The client is to send more, and is waited for.
+    pub(super) fn wants_body(&self) {
+        self.wants_body.set(true);
+    }
+
+    /// Nobody may answer it any more.
+    pub(super) fn give_up(&self, refusal: Refusal) {
+        self.broken.set(Some(refusal));
+    }
+
     /// Why it broke, if that is known better than from what broke.
     pub(super) fn broken(&self) -> Option<Refusal> {
         self.broken.get()
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.worker().timers.clock().now()
     }
 }

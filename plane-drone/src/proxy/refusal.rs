@@ -30,6 +30,8 @@ pub(super) enum Refusal {
     TooLarge,
     /// Its target is longer than the proxy takes.
     TargetTooLong,
+    /// It expects what is not done here.
+    ExpectationFailed,
     /// Its host is none of the cluster's.
     WrongHost,
     /// Its head is larger than the proxy takes.
@@ -63,7 +65,7 @@ struct Row {
 
 impl Refusal {
     /// Every cause.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Malformed,
         Self::BadAddress,
         Self::Unauthorized,
@@ -74,6 +76,7 @@ impl Refusal {
         Self::Ended,
         Self::TooLarge,
         Self::TargetTooLong,
+        Self::ExpectationFailed,
         Self::WrongHost,
         Self::HeaderTooLarge,
         Self::NotImplemented,
@@ -129,6 +132,12 @@ impl Refusal {
             Self::TargetTooLong => {
                 row(414, "target_too_long", "The target of the request is too long.", "Use a shorter address.")
             }
+            Self::ExpectationFailed => row(
+                417,
+                "expectation_failed",
+                "Only 100-continue can be expected.",
+                "The program that sent it has to ask in another way.",
+            ),
             Self::WrongHost => row(
                 421,
                 "wrong_host",

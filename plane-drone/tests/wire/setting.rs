@@ -25,16 +25,19 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 pub(crate) enum Http1 {
     /// The hyper library.
     Hyper,
+    /// The proxy's own loop.
+    Plane,
 }
 
 /// All of them: every case is run with each.
-pub(crate) const IMPLEMENTATIONS: [Http1; 1] = [Http1::Hyper];
+pub(crate) const IMPLEMENTATIONS: [Http1; 2] = [Http1::Hyper, Http1::Plane];
 
 impl Http1 {
     /// The keys of `[proxy]` that choose it.
     fn keys(self) -> Value {
         match self {
-            Self::Hyper => json!({}),
+            Self::Hyper => json!({ "http1": "hyper" }),
+            Self::Plane => json!({ "http1": "plane" }),
         }
     }
 }
@@ -56,7 +59,12 @@ impl Drop for Setting {
 impl Setting {
     /// Starts a proxy with `keys` of `[proxy]` beside the ports.
     pub(crate) async fn start(http1: Http1, keys: Value) -> Self {
-        let mut config = json!({ "bind_ip": "127.0.0.1", "http_port": 0, "start_wait_secs": ANSWER.as_secs(), "answer_secs": ANSWER.as_secs() });
+        let mut config = json!({
+            "bind_ip": "127.0.0.1",
+            "http_port": 0,
+            "start_wait_secs": ANSWER.as_secs(),
+            "answer_secs": ANSWER.as_secs(),
+        });
         for more in [http1.keys(), keys] {
             config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         }
