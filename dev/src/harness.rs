@@ -9,6 +9,7 @@ mod daemon;
 pub mod dns;
 pub mod frames;
 mod http;
+mod lone_drone;
 mod nats;
 mod nats_cluster;
 mod pebble;
@@ -24,6 +25,7 @@ pub use cluster::{Cluster, DNS, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings
 pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Drone};
 pub use http::{Answer, HeldOpen, get, get_with, websocket};
+pub use lone_drone::LoneDrone;
 pub use nats::NatsServer;
 pub use nats_cluster::{NatsCluster, NatsServers};
 pub use pebble::{EXTERNAL_ACCOUNT, Pebble, PebbleSettings};

@@ -70,6 +70,32 @@ impl Client {
         }
     }
 
+    /// Sends bytes one after the other with a pause between, until all are sent or the other side has closed. Whether all
+    /// are sent.
+    pub(crate) async fn trickle(&mut self, bytes: &[u8], pause: Duration) -> bool {
+        for byte in bytes {
+            if self.0.send(&[*byte]).await.is_err() || self.stirs_within(pause).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes some bytes that are there, and forgets them. `None` where the connection is over.
+    pub(crate) async fn take_some(&mut self) -> Option<()> {
+        self.0.more().await.ok()?;
+        self.0.forget();
+        Some(())
+    }
+
+    /// Waits until the other side has closed; gives what came before.
+    pub(crate) async fn closed_within(&mut self, limit: Duration) -> Result<Vec<u8>, Fault> {
+        self.0.set_patience(limit);
+        let rest = self.0.rest().await;
+        self.0.set_patience(PATIENCE);
+        rest
+    }
+
     /// Says that nothing more comes.
     pub(crate) async fn finish(&mut self) {
         let _ = self.0.stream().shutdown().await;

@@ -11,3 +11,4 @@ mod requests;
 mod responses;
 mod run;
 mod setting;
+mod slow;

@@ -7,8 +7,9 @@ use super::{
 };
 use plane_core::{id::BackendId, task::Tasks};
 use plane_drone::{
+    cert::Served,
     config::proxy::ProxyConfig,
-    proxy::Proxy,
+    proxy::{Proxy, Tls},
     route::{Activity, Routes},
 };
 use serde_json::{Value, json};
@@ -46,6 +47,8 @@ impl Http1 {
 #[derive(Debug)]
 pub(crate) struct Setting {
     pub(crate) proxy: SocketAddr,
+    /// Where it waits for TLS; there is no certificate.
+    pub(crate) https: Option<SocketAddr>,
     routes: Routes,
     tasks: Tasks,
 }
@@ -59,20 +62,24 @@ impl Drop for Setting {
 impl Setting {
     /// Starts a proxy with `keys` of `[proxy]` beside the ports.
     pub(crate) async fn start(http1: Http1, keys: Value) -> Self {
-        let mut config = json!({
-            "bind_ip": "127.0.0.1",
-            "http_port": 0,
-            "start_wait_secs": ANSWER.as_secs(),
-            "answer_secs": ANSWER.as_secs(),
-        });
+        Self::start_with(http1, keys, None)
+    }
+
+    /// The same, with a port for TLS, where handshakes cannot come to their end.
+    pub(crate) fn start_for_handshakes(keys: Value) -> Self {
+        Self::start_with(IMPLEMENTATIONS[0], keys, Some(Tls { port: 0, served: Served::default() }))
+    }
+
+    fn start_with(http1: Http1, keys: Value, tls: Option<Tls>) -> Self {
+        let mut config = json!({ "bind_ip": "127.0.0.1", "http_port": 0, "start_wait_secs": ANSWER.as_secs(), "answer_secs": ANSWER.as_secs() });
         for more in [http1.keys(), keys] {
             config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         }
         let config: ProxyConfig = serde_json::from_value(config).unwrap();
         let (tasks, routes) = (Tasks::new(), Routes::default());
         let cluster = CLUSTER.parse().unwrap();
-        let addresses = Proxy::start(&config, None, cluster, routes.clone(), &tasks).unwrap();
-        Self { proxy: addresses.http, routes, tasks }
+        let addresses = Proxy::start(&config, tls, cluster, routes.clone(), &tasks).unwrap();
+        Self { proxy: addresses.http, https: addresses.https, routes, tasks }
     }
 
     /// Starts a backend and opens the way to it. Gives its host too, and who is connected to it.
@@ -93,6 +100,11 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// How many count as connected.
+    pub(crate) fn connected(&self) -> u64 {
+        self.activity.in_flight()
+    }
+
     /// Waits until nobody counts as connected any more.
     pub(crate) async fn calm(&self) -> Result<(), String> {
         let began = Instant::now();
