@@ -6,7 +6,7 @@ use super::{
     passage::Passage,
     refusal::Refusal,
     request::Scheme,
-    timers::{Look, millis},
+    timers::{Look, after},
     upstream::Upstream,
     worker::{Stage, Worker},
 };
@@ -92,7 +92,7 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
 async fn hold(worker: &Worker, waiting: &Arc<Waiting>) -> Result<(), Refusal> {
     let limits = &worker.shared.limits;
     let _held = waiting.hold(limits.held).ok_or(Refusal::Overloaded)?;
-    let until = worker.timers.clock().now() + millis(limits.start);
+    let until = after(worker.timers.clock().now(), limits.start);
     let look = |now| match worker.stage() {
         Stage::Serving if now < until => Look::Again(until),
         Stage::Serving => Look::Over(Refusal::NotYet),

@@ -4,7 +4,7 @@
 use super::{
     connection::Seat,
     refusal::Refusal,
-    timers::{Look, millis},
+    timers::{Look, after},
     upstream::Upstream,
     worker::Worker,
 };
@@ -85,7 +85,7 @@ impl Passage {
             true => (limits.body, Refusal::TooSlow),
             false => (limits.answer, Refusal::NoAnswer),
         };
-        let until = self.moved.get() + millis(patience);
+        let until = after(self.moved.get(), patience);
         if now >= until { Look::Over(refusal) } else { Look::Again(until) }
     }
 

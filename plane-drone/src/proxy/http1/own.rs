@@ -5,6 +5,7 @@ use super::{
     date::with_date,
     write::{After, put, put_field, put_framing, put_status},
 };
+use crate::proxy::refusal::Refusal;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
@@ -36,10 +37,16 @@ pub(super) fn put_own(out: &mut Vec<u8>, response: Response<Full<Bytes>>, is_hea
     }
 }
 
+/// What a connection ends with that is not served any further.
+pub(in crate::proxy) fn last_word(refusal: Refusal, now: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_own(&mut out, refusal.into_response(), false, After::Closes, now);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::refusal::Refusal;
 
     #[test]
     fn a_refusal_is_a_whole_response() {

@@ -60,18 +60,24 @@ where
         up: Outgoing::default(),
         down: Outgoing::default(),
     };
-    let mut serving = pin!(connection.run());
-    loop {
-        match seat.worker.timers.limit(serving.as_mut(), |now| pace.look(&seat, now)).await {
-            Ok(()) => return,
-            Err(Interruption::GivenUp) => {}
-            Err(Interruption::Ends(Ending::Gently)) => pace.end(),
-            Err(Interruption::Ends(Ending::AtOnce(reason))) => {
-                tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
-                return;
+    {
+        let mut serving = pin!(connection.run());
+        loop {
+            match seat.worker.timers.limit(serving.as_mut(), |now| pace.look(&seat, now)).await {
+                Ok(()) => return,
+                Err(Interruption::GivenUp) => {}
+                Err(Interruption::Ends(Ending::Gently)) => pace.end(),
+                Err(Interruption::Ends(Ending::LateHead)) => break,
+                Err(Interruption::Ends(Ending::AtOnce(reason))) => {
+                    tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
+                    return;
+                }
             }
         }
     }
+    let asks = Asks::unknown();
+    let late = pin!(connection.answer(None, &asks, true, Refusal::TooSlow.into_response()));
+    seat.worker.timers.within(LINGER * 2, late).await;
 }
 
 struct Connection<'a, T> {
