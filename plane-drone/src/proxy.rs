@@ -12,6 +12,7 @@
 #[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod access_log;
 mod admission;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod auth;
 mod buffer;
 mod connection;
