@@ -44,6 +44,8 @@ mod tls;
 mod tunnel;
 mod upgraded;
 mod upstream;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod waiting;
 mod worker;
 
 pub use listen::ListenError;
