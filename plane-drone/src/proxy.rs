@@ -9,16 +9,23 @@
 //! `refusal` says how. Where there is TLS, requests in the open are led there (`redirect`). Time-outs rest on a coarse
 //! clock (`timers`). Routes are only read here.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod access_log;
 mod admission;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod auth;
 mod buffer;
 mod connection;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod counters;
 mod exchange;
 mod fair;
 mod http1;
 mod limits;
 mod listen;
 mod origin;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod outcome;
 mod page;
 mod passage;
 mod pool;
@@ -37,6 +44,8 @@ mod tls;
 mod tunnel;
 mod upgraded;
 mod upstream;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod waiting;
 mod worker;
 
 pub use listen::ListenError;

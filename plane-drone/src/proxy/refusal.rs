@@ -6,6 +6,7 @@ use super::page::{Page, Wanted};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
+use std::borrow::Cow;
 
 /// Why a request was not answered by a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,17 +195,18 @@ impl Refusal {
     }
 
     /// What only some statuses say.
-    fn field(self) -> Option<(&'static str, &'static str)> {
-        match self {
+    pub(super) fn field(self) -> Option<(&'static str, Cow<'static, str>)> {
+        let (name, value) = match self {
             // RFC 9110, section 11.6.1, and RFC 6750, section 3.
-            Self::Unauthorized => Some(("www-authenticate", "Bearer")),
+            Self::Unauthorized => ("www-authenticate", "Bearer"),
             // RFC 9110, section 10.2.1.
-            Self::MethodNotAllowed => Some(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+            Self::MethodNotAllowed => ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             // RFC 9110, section 10.2.3; in seconds.
-            Self::NotYet => Some(("retry-after", "1")),
-            Self::NoCertificate => Some(("retry-after", "5")),
-            _ => None,
-        }
+            Self::NotYet => ("retry-after", "1"),
+            Self::NoCertificate => ("retry-after", "5"),
+            _ => return None,
+        };
+        Some((name, value.into()))
     }
 
     /// The answer, in the form that is wanted.
