@@ -6,6 +6,7 @@
 //! | `/room` | the page's WebSocket |
 //! | `/ws` | a WebSocket that echoes text and binary messages |
 //! | `/echo` | the request's body, as it comes in |
+//! | `/sink` | how many bytes the request's body has, once it is there |
 //! | `/env` | the environment, a JSON object |
 //! | `/headers` | the request's fields, a JSON object; repeated ones joined by `, ` |
 //! | `/request` | `{"method", "uri", "version"}` as received |
@@ -64,6 +65,7 @@ pub(crate) async fn answer(
         "/room" => socket::upgrade(request, move |socket| room::join(room, socket)),
         "/ws" => socket::upgrade(request, socket::echo),
         "/echo" => echo(request),
+        "/sink" => sink(request).await,
         "/env" => json_answer(&environment()),
         "/headers" => json_answer(&fields(request.headers())),
         "/request" => json_answer(&json!({
@@ -110,6 +112,17 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
         answer.headers_mut().insert(CONTENT_TYPE, kind);
     }
     answer
+}
+
+async fn sink(request: Request<Incoming>) -> Response<Body> {
+    let (mut body, mut bytes) = (request.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => return text(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        }
+    }
+    typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from(bytes.to_string()))
 }
 
 fn file(path: &str) -> Response<Body> {

@@ -116,6 +116,8 @@ async fn it_serves_what_its_table_says() {
 
     let posted = demo.send(Request::post("/echo").body(Full::from("over there")).unwrap()).await.unwrap();
     assert_eq!(posted.into_body().collect().await.unwrap().to_bytes(), "over there");
+    let sunk = demo.send(Request::post("/sink").body(Full::from("over there")).unwrap()).await.unwrap();
+    assert_eq!(sunk.into_body().collect().await.unwrap().to_bytes(), "10");
 
     let cut = demo.get("/cut?n=5&of=10").await.unwrap();
     assert_eq!(cut.headers()["content-length"], "10");
