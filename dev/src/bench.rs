@@ -1,14 +1,16 @@
-//! Benchmarks of the control plane: real NATS, real controllers, drones that answer at once. Each prints ratios to what
-//! it stands beside.
+//! Benchmarks. Of the control plane: real NATS, real controllers, drones that answer at once. Of the proxy: a real drone
+//! and a real container. Each prints ratios to what it stands beside.
 
 mod dns;
 mod drones;
 mod growth;
+mod proxy;
 mod replay;
 mod schedule;
 
 pub use dns::dns;
 pub use growth::{Growth, growth};
+pub use proxy::{Http1, Proxying, Row, proxy};
 pub use replay::replay;
 pub use schedule::{controllers, schedule};
 

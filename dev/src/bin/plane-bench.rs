@@ -1,11 +1,11 @@
-//! Benchmarks of the controllers; `dev/bench` builds and runs this in release.
+//! Benchmarks; `dev/bench` builds and runs this in release.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use plane_dev::bench::{self, Growth};
+use plane_dev::bench::{self, Growth, Http1, Proxying, Row};
 use std::time::Duration;
 
-/// Measures the control plane with real NATS and simulated drones.
+/// Measures the control plane with real NATS and simulated drones, and the proxy with a real container.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -50,6 +50,33 @@ enum What {
         #[arg(long, default_value_t = 5)]
         turns: usize,
     },
+    /// The proxy beside nginx and haproxy, one container behind all, in turns
+    Proxy {
+        /// Rows, separated by commas; all where this is not given
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Row>,
+        /// Rounds that count; in each, every contender has a turn
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// Rounds before these, which do not count
+        #[arg(long, default_value_t = 2)]
+        thrown_away: usize,
+        /// How long a turn lasts
+        #[arg(long, default_value_t = 2)]
+        secs: u64,
+        /// Who speaks HTTP/1.1 to Plane's clients; its default where this is not given
+        #[arg(long)]
+        http1: Option<Http1>,
+        /// The size of large bodies
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+        /// Quiet connections whose memory is measured
+        #[arg(long, default_value_t = 2000)]
+        idle: usize,
+        /// WebSockets that echo at once
+        #[arg(long, default_value_t = 1000)]
+        sockets: usize,
+    },
     /// Memory and log while backends come and go
     Growth {
         /// Simulated drones
@@ -77,6 +104,10 @@ async fn main() -> Result<()> {
         What::Controllers { secs } => bench::controllers(Duration::from_secs(secs)).await,
         What::Replay { backends, rounds } => bench::replay(backends, rounds).await,
         What::Dns { names, secs, turns } => bench::dns(names, Duration::from_secs(secs), turns).await,
+        What::Proxy { only, rounds, thrown_away, secs, http1, mib, idle, sockets } => {
+            let (lasts, large) = (Duration::from_secs(secs), mib * 1024 * 1024);
+            bench::proxy(Proxying { only, rounds, thrown_away, lasts, http1, large, idle, sockets }).await
+        }
         What::Growth { drones, backends, rate, life, retention } => {
             let (life, retention) = (Duration::from_secs(life), Duration::from_secs(retention));
             bench::growth(Growth { drones, backends, rate, life, retention }).await

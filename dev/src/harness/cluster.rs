@@ -45,6 +45,8 @@ pub struct Cluster {
     pub nats: NatsServers,
     /// What stands in the `[cert]` of each drone that is added, then whole sections, where drones have HTTPS.
     pub cert: String,
+    /// What stands in the `[proxy]` of each drone that is added.
+    pub proxy: String,
     image: String,
     http_port: u16,
     https: bool,
@@ -118,6 +120,7 @@ impl Cluster {
             drones: Vec::new(),
             nats,
             cert: String::new(),
+            proxy: String::new(),
             image,
             http_port: settings.http_port,
             https: settings.https,
@@ -210,8 +213,8 @@ impl Cluster {
         let (hosts, link) = self.way_to_nats().await?;
         let config = format!(
             "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = {hosts:?}\n\
-             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n",
-            self.name, self.http_port,
+             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n{}",
+            self.name, self.http_port, self.proxy,
         );
         let pair = self.folder.path().join(format!("{name}-cert"));
         let files = self.https.then(|| Files::new(pair.join("key.pem"), pair.join("cert.pem")));
