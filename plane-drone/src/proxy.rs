@@ -12,7 +12,6 @@
 #[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod access_log;
 mod admission;
-#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod auth;
 mod buffer;
 mod connection;
@@ -44,7 +43,6 @@ mod tls;
 mod tunnel;
 mod upgraded;
 mod upstream;
-#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod waiting;
 mod worker;
 
@@ -54,7 +52,7 @@ pub use upstream::Upstream;
 
 use crate::{
     cert::Served,
-    config::proxy::{Http1, Network, ProxyConfig},
+    config::proxy::{Http1, Network, ProxyConfig, SameSite},
     route::Routes,
 };
 use limits::Limits;
@@ -96,6 +94,10 @@ struct Shared {
     limits: Limits,
     /// Front proxies whose word about clients is believed.
     trusted: Vec<Network>,
+    /// From where browsers send the cookie with a token.
+    same_site: SameSite,
+    /// Whether browsers get a page that waits for a backend that starts.
+    waiting_page: bool,
     /// Whether they speak the PROXY protocol.
     proxy_protocol: bool,
     http1: Http1,
@@ -143,6 +145,8 @@ impl Proxy {
             limits: Limits::of(config),
             trusted: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            same_site: config.cookie_same_site,
+            waiting_page: config.waiting_page,
             http1: config.http1,
             chance: Chance::system(),
             connections: AtomicUsize::new(0),

@@ -8,9 +8,13 @@ use super::{
     request::Scheme,
     timers::{Look, after},
     upstream::Upstream,
+    waiting,
     worker::{Stage, Worker},
 };
-use crate::route::{Found, Waiting, target, target::Target};
+use crate::{
+    config::proxy::SameSite,
+    route::{Found, Waiting, target, target::Target},
+};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
@@ -27,6 +31,8 @@ pub(super) struct Asked<'a, 'h> {
     pub(super) scheme: Scheme,
     /// What its tokens are worth for a backend.
     pub(super) credentials: &'h dyn Fn(&BearerToken) -> Verdict,
+    /// Whether a person would see a page that waits.
+    pub(super) is_for_page: &'h dyn Fn() -> bool,
 }
 
 /// A request that may go on.
@@ -65,14 +71,17 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
             Found::Ended => return Err(Refusal::Ended),
             Found::Fenced => return Err(Refusal::NotYet),
             Found::Waiting(waiting) => {
-                if let Some(answer) = check(asked, &target, waiting.token.as_ref())? {
+                if let Some(answer) = check(asked, &target, waiting.token.as_ref(), shared.same_site)? {
                     return Ok(Admission::Answered(answer));
+                }
+                if shared.waiting_page && (asked.is_for_page)() {
+                    return Ok(Admission::Answered(waiting::page().into_response(false)));
                 }
                 hold(passage.worker(), &waiting).await?;
                 was_held = true;
             }
             Found::Open(route) => {
-                if let Some(answer) = check(asked, &target, route.token.as_ref())? {
+                if let Some(answer) = check(asked, &target, route.token.as_ref(), shared.same_site)? {
                     return Ok(Admission::Answered(answer));
                 }
                 passage.enter(route.activity.enter().ok_or(Refusal::Ended)?);
@@ -111,10 +120,11 @@ fn check(
     asked: &Asked<'_, '_>,
     target: &Target<'_>,
     token: Option<&BearerToken>,
+    same_site: SameSite,
 ) -> Result<Option<Response<Full<Bytes>>>, Refusal> {
     let Some(token) = token else { return Ok(None) };
-    if let Some(login) = auth::login(target, token, asked.scheme) {
-        return login.map(Some);
+    if let Some(entered) = auth::enter(target, token, asked.scheme, same_site) {
+        return entered.map(|page| Some(page.into_response(false)));
     }
     match (asked.credentials)(token) {
         Verdict::Right => Ok(None),

@@ -3,9 +3,7 @@
 
 use super::{page::Page, refusal::Refusal, request::Scheme};
 use crate::{config::proxy::SameSite, route::target::Target};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{HeaderMap, Response};
+use hyper::HeaderMap;
 use plane_core::id::BearerToken;
 use std::borrow::Cow;
 use subtle::ConstantTimeEq;
@@ -98,16 +96,6 @@ pub(super) fn cut_cookie(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     (!is_empty).then_some(Cow::Owned(left))
 }
 
-/// Answers a request for the path that sets the cookie; `None` for any other path. The cookie is as browsers send it from
-/// pages of the same site, and by links from elsewhere.
-pub(super) fn login(
-    target: &Target<'_>,
-    token: &BearerToken,
-    scheme: Scheme,
-) -> Option<Result<Response<Full<Bytes>>, Refusal>> {
-    Some(enter(target, token, scheme, SameSite::Lax)?.map(|page| page.into_response(false)))
-}
-
 /// Answers a request for the path that sets the cookie; `None` for any other path. A cookie that came through TLS goes
 /// nowhere else (RFC 6265, section 4.1.2.5).
 pub(super) fn enter(
@@ -174,6 +162,9 @@ fn same_origin(redirect: &str) -> String {
 mod tests {
     use super::*;
     use crate::route::target;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::Response;
     use hyper::{StatusCode, header};
     use proptest::prelude::*;
 
@@ -211,15 +202,8 @@ mod tests {
 
     fn logged_in(path: &str) -> Option<Result<Response<Full<Bytes>>, Refusal>> {
         let cluster = "plane.test".parse().unwrap();
-        login(&target::find(&cluster, "b.plane.test", path, true).unwrap(), &token(), Scheme::Http)
-    }
-
-    #[test]
-    fn a_cookie_that_came_through_tls_goes_nowhere_else() {
-        let cluster = "plane.test".parse().unwrap();
-        let target = target::find(&cluster, "b.plane.test", "/_plane_auth?token=s3cret", false).unwrap();
-        let done = login(&target, &token(), Scheme::Https).unwrap().unwrap();
-        assert_eq!(done.headers()[header::SET_COOKIE], "_plane_auth=s3cret; Path=/; HttpOnly; SameSite=Lax; Secure");
+        let target = target::find(&cluster, "b.plane.test", path, true).unwrap();
+        Some(enter(&target, &token(), Scheme::Http, SameSite::Lax)?.map(|page| page.into_response(false)))
     }
 
     #[test]

@@ -25,7 +25,6 @@ mod own;
 mod pace;
 mod response;
 mod scan;
-mod secret;
 mod serve;
 #[cfg(test)]
 mod tests;

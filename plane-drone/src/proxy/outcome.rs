@@ -15,7 +15,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     /// The names of all outcomes, each once: [`Self::place`] leads here.
-    pub(super) const CODES: [&'static str; 21] = [
+    pub(super) const CODES: [&'static str; 22] = [
         "passed",
         "client_gone",
         "malformed",
@@ -37,6 +37,7 @@ impl Outcome {
         "no_certificate",
         "backend_timeout",
         "version_not_supported",
+        "expectation_failed",
     ];
 
     /// Its name: `passed`, `client_gone`, or the code of the refusal.
@@ -75,6 +76,7 @@ impl Outcome {
             Refusal::NoCertificate => 18,
             Refusal::NoAnswer => 19,
             Refusal::BadVersion => 20,
+            Refusal::ExpectationFailed => 21,
         }
     }
 }

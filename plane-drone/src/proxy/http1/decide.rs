@@ -3,7 +3,7 @@
 
 use super::{
     Framing, HeadLimits, Version,
-    field::{Field, Known},
+    field::Field,
     head::{self, Form, RequestHead, Space},
     scan::Scan,
     write::{After, Ours, put, put_request},
@@ -12,22 +12,19 @@ use crate::{
     config::proxy::Network,
     proxy::{
         admission::{Admission, Asked, admit},
-        auth::{self, Verdict},
+        auth,
         origin::{Claims, Origin},
         passage::Passage,
         refusal::Refusal,
         request::Client,
         retry::is_idempotent,
         upstream::Upstream,
+        waiting,
     },
 };
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{
-    HeaderMap, Response,
-    header::{self, HeaderValue},
-};
-use plane_core::id::BearerToken;
+use hyper::Response;
 use std::rc::Rc;
 
 /// What is to be known of a request once its head is gone.
@@ -154,34 +151,26 @@ async fn pass(
         return Err(Refusal::TooLarge);
     }
     let origin = origin(client, head.fields, &passage.worker().shared.trusted);
-    let credentials = |token: &_| credentials(head.fields, token);
-    let asked = Asked { host: head.authority, path: head.path, scheme: origin.scheme, credentials: &credentials };
+    let fields = || head.fields.iter().map(|field| (field.name, field.value));
+    let credentials = |token: &_| auth::check_fields(fields(), token);
+    let field = |name| head.values(name).next().and_then(|value| std::str::from_utf8(value).ok());
+    let is_for_page = || waiting::is_for(head.method, field("accept"), field("sec-fetch-mode"));
+    let asked = Asked {
+        host: head.authority,
+        path: head.path,
+        scheme: origin.scheme,
+        credentials: &credentials,
+        is_for_page: &is_for_page,
+    };
     let admitted = match admit(passage, &asked).await? {
         Admission::Answered(response) => return Ok(Decision::Answered(response)),
         Admission::Passes(admitted) => admitted,
     };
-    let token = admitted.token.as_ref().map(BearerToken::expose);
+    let token = admitted.token.as_ref();
     put_request(out, head, &Ours { path: admitted.path, token }, |out| {
         put_origin(out, &origin, head.authority, admitted.prefix);
     });
     Ok(Decision::Passes(admitted.upstream))
-}
-
-/// What a request's tokens are worth.
-fn credentials(fields: &[Field<'_>], token: &BearerToken) -> Verdict {
-    let known = fields.iter().filter_map(|field| {
-        let name = match Known::of(field.name) {
-            Known::Authorization => header::AUTHORIZATION,
-            Known::Cookie => header::COOKIE,
-            _ => return None,
-        };
-        Some((name, HeaderValue::from_bytes(field.value).ok()?))
-    });
-    let mut map = HeaderMap::new();
-    for (name, value) in known {
-        map.append(name, value);
-    }
-    auth::check(&map, token)
 }
 
 /// Who asks. Fields say something about that only where a trusted proxy stands before this one.

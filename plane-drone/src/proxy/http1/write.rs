@@ -6,8 +6,9 @@ use super::{
     field::{BACKEND_ID, Field, Known, Options, is_named},
     head::RequestHead,
     response::ResponseHead,
-    secret,
 };
+use crate::proxy::auth;
+use plane_core::id::BearerToken;
 use std::io::Write as _;
 
 /// Room that a head gets beyond what it came with, in bytes, so that it rarely grows while it is written.
@@ -19,7 +20,7 @@ pub(super) struct Ours<'a> {
     /// The path and query that the backend is asked for; may lack its first `/`.
     pub(super) path: &'a str,
     /// The backend's token, which it does not get to see.
-    pub(super) token: Option<&'a str>,
+    pub(super) token: Option<&'a BearerToken>,
 }
 
 /// What is ours to say of a response.
@@ -64,7 +65,7 @@ pub(super) fn put_request(
             {
                 put_field(out, field.name, field.value);
             }
-            Known::Authorization if token.is_some_and(|token| secret::is_bearer(field.value, token)) => {}
+            Known::Authorization if token.is_some_and(|token| auth::is_our_bearer(field.value, token)) => {}
             Known::Cookie if token.is_some() => put_cookie(out, field),
             Known::Authorization | Known::Cookie => put_field(out, field.name, field.value),
             _ => {}
@@ -172,9 +173,9 @@ fn put_upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
 
 /// Writes a `Cookie` without our own crumb; nothing where that was all of it.
 fn put_cookie(out: &mut Vec<u8>, field: &Field<'_>) {
-    let start = out.len();
-    put(out, &[field.name, ": "]);
-    if secret::put_crumbs(out, field.value) { put(out, &["\r\n"]) } else { out.truncate(start) }
+    if let Some(left) = auth::cut_cookie(field.value) {
+        put_field(out, field.name, &left);
+    }
 }
 
 /// Writes text.

@@ -6,6 +6,8 @@ use super::{
 };
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+/// RFC 9112, section 2.2: a bare LF may end a line.
+const BARE_LF: &str = "RFC 9112, 2.2: a bare LF may end a line";
 /// A line of extensions or trailers longer than anybody needs.
 const FAR_TOO_LONG: usize = 200_000;
 

@@ -16,7 +16,8 @@ fn written(request: &str, ours: &Ours<'_>) -> Result<String, Malformed> {
 /// What a backend gets of a request with such fields, without what is always there.
 fn passed(fields: &str, token: Option<&str>) -> String {
     let request = format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
-    let all = written(&request, &Ours { path: "/x", token }).unwrap();
+    let token = token.map(|token| BearerToken::from(token.to_owned()));
+    let all = written(&request, &Ours { path: "/x", token: token.as_ref() }).unwrap();
     let rest = all.strip_prefix("GET /x HTTP/1.1\r\nhost: h\r\n").unwrap();
     rest.strip_suffix("\r\n").unwrap().replacen(ORIGIN, "|", 1)
 }
