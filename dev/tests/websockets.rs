@@ -2,6 +2,7 @@
 //! said, all of it and nothing else, and how the other went.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "a test may tell what it saw")]
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -19,12 +20,7 @@ use plane_dev::harness::{
     frames::{Already, Case, Frame, From, TEXT, cases, play},
     self_signed,
 };
-use std::{
-    net::SocketAddr,
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -206,15 +202,7 @@ async fn way_to(cluster: &Cluster, name: &ClusterName, spoken: Spoken) -> Way {
     drone.install(&pair).unwrap();
     let (proxy, roots) = (drone.https().unwrap(), [pair.leaf_der()]);
     let tls = if spoken == Spoken::Http2 { Tls::http2(roots) } else { Tls::trusting(roots) }.unwrap();
-    // Once the proxy has taken up its certificate.
-    let began = Instant::now();
-    let stream = loop {
-        match tls.connect(proxy, name.as_str()).await {
-            Ok(stream) => break stream,
-            Err(error) => assert!(began.elapsed() < PATIENCE, "{error:#}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let stream = tls.connect_once_served(proxy, name.as_str()).await.unwrap();
     if spoken == Spoken::Https {
         return Way::Https(proxy, tls);
     }

@@ -146,9 +146,10 @@ impl Browser {
         let began = Instant::now();
         loop {
             let all = self.command(None, "Target.getTargets", json!({})).await?;
-            let frames = all["targetInfos"].as_array().into_iter().flatten();
-            let found = frames.filter(|info| info["type"] == "iframe");
-            let found = found.filter(|info| info["url"].as_str().is_some_and(|url| url.contains(part))).next();
+            let mut frames = all["targetInfos"].as_array().into_iter().flatten();
+            let is_it =
+                |info: &&Value| info["type"] == "iframe" && info["url"].as_str().is_some_and(|url| url.contains(part));
+            let found = frames.find(is_it);
             if let Some(info) = found {
                 let id = info["targetId"].clone();
                 return self.attach(&id).await;
