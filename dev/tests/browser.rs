@@ -105,11 +105,11 @@ async fn a_socket_is_told_when_its_backend_ends() {
     browser.go(&format!("{origin}/status")).await.unwrap();
     let page = browser.page();
     let opens = "new Promise((done, fail) => { \
-        window.socket = new WebSocket(location.origin.replace('https', 'wss') + '/ws'); window.closed = false; \
-        socket.onclose = () => { window.closed = true; }; socket.onopen = done; socket.onerror = fail; }).then(() => true)";
+        window.socket = new WebSocket(location.origin.replace('https', 'wss') + '/ws'); window.ended = false; \
+        socket.onclose = () => { window.ended = true; }; socket.onopen = done; socket.onerror = fail; }).then(() => true)";
     assert_eq!(browser.ask(&page, opens).await.unwrap(), true);
     let _ = browser.ask(&page, "fetch('/exit?code=3').catch(() => 0)").await.unwrap();
-    browser.until(&page, "window.closed").await.unwrap();
+    browser.until(&page, "window.ended").await.unwrap();
     let after = "fetch('/status').then(answer => answer.status)";
     browser.until(&page, &format!("{after}.then(status => status === 410)")).await.unwrap();
 }

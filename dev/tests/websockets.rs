@@ -2,6 +2,7 @@
 //! said, all of it and nothing else, and how the other went.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "a test may tell what it saw")]
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -13,21 +14,17 @@ use hyper::{
     ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use plane_core::id::ClusterName;
 use plane_dev::harness::{
     Cluster, PATIENCE, Settings, Tls,
-    frames::{Already, Case, From, cases, play},
+    frames::{Already, Case, Frame, From, TEXT, cases, play},
     self_signed,
 };
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// How many cases are played at once.
@@ -195,23 +192,94 @@ enum Spoken {
     Http2,
 }
 
-async fn shared(proxy: SocketAddr, tls: &Tls) -> Way {
-    let stream = TokioIo::new(connected(tls, proxy).await);
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+/// The way to a cluster's one drone, where names are below `name`.
+async fn way_to(cluster: &Cluster, name: &ClusterName, spoken: Spoken) -> Way {
+    let drone = &cluster.drones[0];
+    if spoken == Spoken::Http {
+        return Way::Http(drone.proxy);
+    }
+    let pair = self_signed(name).unwrap();
+    drone.install(&pair).unwrap();
+    let (proxy, roots) = (drone.https().unwrap(), [pair.leaf_der()]);
+    let tls = if spoken == Spoken::Http2 { Tls::http2(roots) } else { Tls::trusting(roots) }.unwrap();
+    let stream = tls.connect_once_served(proxy, name.as_str()).await.unwrap();
+    if spoken == Spoken::Https {
+        return Way::Https(proxy, tls);
+    }
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     Way::Http2(sender)
 }
 
-/// A connection through TLS, once the proxy has taken up its certificate.
-async fn connected(tls: &Tls, proxy: SocketAddr) -> TlsStream<TcpStream> {
-    let began = Instant::now();
-    loop {
-        match tls.connect(proxy, "elsewhere.test").await {
-            Ok(stream) => return stream,
-            Err(error) => assert!(began.elapsed() < PATIENCE, "{error:#}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Way {
+    /// Opens a WebSocket to a backend, and shakes hands.
+    async fn open(&self, host: &str) -> Result<Box<dyn Stream>> {
+        let mut stream: Box<dyn Stream> = match self {
+            Self::Http(proxy) => Box::new(TcpStream::connect(proxy).await?),
+            Self::Https(proxy, tls) => Box::new(tls.connect(*proxy, host).await?),
+            Self::Http2(sender) => {
+                let asks = Request::connect(format!("https://{host}/ws"))
+                    .extension(Protocol::from_static("websocket"))
+                    .header("sec-websocket-version", "13");
+                let answer = sender.clone().send_request(asks.body(Empty::new())?).await?;
+                ensure!(answer.status() == 200, "{answer:?}");
+                return Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)));
+            }
+        };
+        let asks = format!(
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        );
+        stream.write_all(asks.as_bytes()).await?;
+        stream.flush().await?;
+        let (answer, _) = head(&mut stream).await?;
+        ensure!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        Ok(stream)
     }
+}
+
+/// What a socket's client hears when its backend's container ends.
+async fn hears_of_the_end(spoken: Spoken) {
+    let https = spoken != Spoken::Http;
+    let cluster = Cluster::start_as(Settings { https, ..Settings::default() }).await.unwrap();
+    let way = way_to(&cluster, &cluster.name, spoken).await;
+    for killed in [true, false] {
+        let (backend, _) = cluster.ready_once_taken(&cluster.request(300, &[])).await.unwrap();
+        let mut socket = way.open(&format!("{backend}.{}", cluster.name)).await.unwrap();
+        let said = Frame::new(TEXT, "are you there");
+        let mut heard = vec![0; said.bytes(From::Backend).len()];
+        socket.write_all(&said.bytes(From::Client)).await.unwrap();
+        socket.flush().await.unwrap();
+        tokio::time::timeout(PATIENCE, socket.read_exact(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(heard, said.bytes(From::Backend));
+        if killed {
+            let kill = Command::new("docker").args(["kill", &format!("plane-{backend}")]).output().unwrap();
+            assert!(kill.status.success(), "{kill:?}");
+        } else {
+            cluster.end(&backend).await.unwrap();
+        }
+        let end = tokio::time::timeout(Duration::from_secs(20), socket.read(&mut heard)).await;
+        let end = end.unwrap_or_else(|_| panic!("{spoken:?}: the client does not hear of it, killed: {killed}"));
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hears_that_its_backend_has_ended() {
+    hears_of_the_end(Spoken::Http).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hears_that_its_backend_has_ended_through_tls() {
+    hears_of_the_end(Spoken::Https).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hears_that_its_backend_has_ended_in_streams_of_http2() {
+    hears_of_the_end(Spoken::Http2).await;
 }
 
 async fn all_are_carried(spoken: Spoken) {
@@ -220,17 +288,7 @@ async fn all_are_carried(spoken: Spoken) {
     let proxy = format!("passthrough = \"{}\"\n", listener.local_addr().unwrap());
     let https = spoken != Spoken::Http;
     let cluster = Cluster::start_as(Settings { https, proxy, ..Settings::default() }).await.unwrap();
-    let drone = &cluster.drones[0];
-    let way = if https {
-        let pair = self_signed(&"elsewhere.test".parse().unwrap()).unwrap();
-        drone.install(&pair).unwrap();
-        let (proxy, roots) = (drone.https().unwrap(), [pair.leaf_der()]);
-        let tls = if spoken == Spoken::Http2 { Tls::http2(roots) } else { Tls::trusting(roots) }.unwrap();
-        connected(&tls, proxy).await;
-        if spoken == Spoken::Http2 { shared(proxy, &tls).await } else { Way::Https(proxy, tls) }
-    } else {
-        Way::Http(drone.proxy)
-    };
+    let way = way_to(&cluster, &"elsewhere.test".parse().unwrap(), spoken).await;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let backends = cases.clone();
     let accepting = tokio::spawn(async move {

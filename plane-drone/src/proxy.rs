@@ -9,13 +9,22 @@
 //! `refusal` says how. Where there is TLS, requests in the open are led there (`redirect`). Time-outs rest on a coarse
 //! clock (`timers`). Routes are only read here.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod access_log;
 mod admission;
 mod auth;
+mod buffer;
 mod connection;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod counters;
 mod exchange;
+mod fair;
+mod http1;
 mod limits;
 mod listen;
 mod origin;
+#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
+mod outcome;
 mod page;
 mod passage;
 mod pool;
@@ -34,6 +43,7 @@ mod tls;
 mod tunnel;
 mod upgraded;
 mod upstream;
+mod waiting;
 mod worker;
 
 pub use listen::ListenError;
@@ -42,7 +52,7 @@ pub use upstream::Upstream;
 
 use crate::{
     cert::Served,
-    config::proxy::{Network, ProxyConfig},
+    config::proxy::{Http1, Network, ProxyConfig, SameSite},
     route::Routes,
 };
 use limits::Limits;
@@ -84,8 +94,13 @@ struct Shared {
     limits: Limits,
     /// Front proxies whose word about clients is believed.
     trusted: Vec<Network>,
+    /// From where browsers send the cookie with a token.
+    same_site: SameSite,
+    /// Whether browsers get a page that waits for a backend that starts.
+    waiting_page: bool,
     /// Whether they speak the PROXY protocol.
     proxy_protocol: bool,
+    http1: Http1,
     chance: Chance,
     /// Open connections of clients.
     connections: AtomicUsize,
@@ -130,6 +145,9 @@ impl Proxy {
             limits: Limits::of(config),
             trusted: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            same_site: config.cookie_same_site,
+            waiting_page: config.waiting_page,
+            http1: config.http1,
             chance: Chance::system(),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),

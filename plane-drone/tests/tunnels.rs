@@ -32,7 +32,7 @@ const STOPPED: Duration = Duration::from_millis(500);
 /// What two connections of the kernel's and the proxy between them hold at most for a reader that has stopped, in bytes.
 const HELD: usize = 64 << 20;
 /// Who speaks HTTP/1.1: every test is run with each.
-const IMPLEMENTATIONS: [Http1; 1] = [Http1::Hyper];
+const IMPLEMENTATIONS: [Http1; 2] = [Http1::Hyper, Http1::Plane];
 const ASKS: &str = "GET /ws HTTP/1.1\r\nHost: b.plane.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const CHANGES: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

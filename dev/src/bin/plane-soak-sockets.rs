@@ -36,7 +36,7 @@ struct Arguments {
     /// Opens them through TLS.
     #[arg(long)]
     tls: bool,
-    /// How much memory one may take, in KiB; without TLS 4, else 32.
+    /// How much memory one may take, in KiB; without TLS 32, else 64.
     #[arg(long)]
     most: Option<u64>,
 }
@@ -49,10 +49,12 @@ const AT_ONCE: usize = 64;
 const OTHERS: usize = 4;
 /// Descriptors that a process needs besides those of sockets.
 const OTHER_FILES: u64 = 1000;
+/// How long others use the proxy before it is measured at all: what it takes for them it keeps.
+const WARM_UP: Duration = Duration::from_secs(3);
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-const PLAIN_KIB: u64 = 4;
-const TLS_KIB: u64 = 32;
+const PLAIN_KIB: u64 = 32;
+const TLS_KIB: u64 = 64;
 const KIB: f64 = 1024.0;
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
@@ -121,8 +123,45 @@ impl Socket {
     }
 }
 
-/// What others do until they are told to stop; gives how much they did.
-async fn use_it(door: Door, hosts: Vec<String>, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Result<()> {
+/// Others that use the proxy.
+struct Others {
+    running: JoinSet<Result<()>>,
+    stop: Arc<AtomicBool>,
+    uses: Arc<AtomicU64>,
+}
+
+impl Others {
+    fn start(door: &Door, hosts: &[String]) -> Self {
+        let (mut running, stop, uses) = (JoinSet::new(), Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        for _ in 0..OTHERS {
+            running.spawn(use_it(door.clone(), hosts.to_vec(), stop.clone(), uses.clone()));
+        }
+        Self { running, stop, uses }
+    }
+
+    /// Lets them go on for so long, tells how it goes, and ends them.
+    #[allow(clippy::print_stdout, reason = "a program for people")]
+    async fn last(mut self, how_long: Duration, pid: u32) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < how_long {
+            let left = how_long.saturating_sub(began.elapsed());
+            tokio::select! {
+                () = tokio::time::sleep(TELL_EVERY.min(left)) => {}
+                ended = self.running.join_next() => ended.context("nobody uses it")???,
+            }
+            let (uses, seconds) = (self.uses.load(Ordering::Relaxed), began.elapsed().as_secs());
+            println!("{seconds} s: {uses} requests and sockets of others, RssAnon {:.1} MiB", mib(memory(pid)?));
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.running.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+}
+
+/// Uses the proxy in every way until it is told to stop.
+async fn use_it(door: Door, hosts: Vec<String>, stop: Arc<AtomicBool>, uses: Arc<AtomicU64>) -> Result<()> {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -134,7 +173,7 @@ async fn use_it(door: Door, hosts: Vec<String>, stop: Arc<AtomicBool>, done: Arc
             2 => ensure!(door.get(host, "/slow?chunks=3&ms=20").await? > 0, "no chunks"),
             _ => ensure!(door.get(host, "/headers").await? > 0, "no fields"),
         }
-        done.fetch_add(1, Ordering::Relaxed);
+        uses.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -192,9 +231,7 @@ async fn main() -> Result<()> {
     };
     let hosts = backends(&cluster).await?;
     let pid = drone.daemon.process.as_ref().context("the drone does not run")?.pid();
-    for host in hosts.iter().cycle().take(AT_ONCE) {
-        door.open(host).await?;
-    }
+    Others::start(&door, &hosts).last(WARM_UP, pid).await?;
     let before = memory(pid)?;
 
     let began = Instant::now();
@@ -208,25 +245,7 @@ async fn main() -> Result<()> {
     println!("{count} sockets open after {:.1} s; the drone has {} files", began.elapsed().as_secs_f64(), files(pid)?);
     println!("RssAnon of the drone: {:.1} MiB, before {:.1}: {each:.2} KiB a socket", mib(open), mib(before));
 
-    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let mut others = JoinSet::new();
-    for _ in 0..OTHERS {
-        others.spawn(use_it(door.clone(), hosts.clone(), stop.clone(), done.clone()));
-    }
-    let (began, until) = (Instant::now(), Duration::from_secs(arguments.seconds));
-    while began.elapsed() < until {
-        let left = until.saturating_sub(began.elapsed());
-        tokio::select! {
-            () = tokio::time::sleep(TELL_EVERY.min(left)) => {}
-            ended = others.join_next() => ended.context("nobody uses it")???,
-        }
-        let (uses, seconds) = (done.load(Ordering::Relaxed), began.elapsed().as_secs());
-        println!("{seconds} s: {uses} requests and sockets of others, RssAnon {:.1} MiB", mib(memory(pid)?));
-    }
-    stop.store(true, Ordering::Relaxed);
-    while let Some(ended) = others.join_next().await {
-        ended??;
-    }
+    Others::start(&door, &hosts).last(Duration::from_secs(arguments.seconds), pid).await?;
     let used = memory(pid)?;
 
     let asked = Instant::now();

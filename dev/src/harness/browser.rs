@@ -1,6 +1,8 @@
 //! A real browser: Chromium without a window, led by its DevTools protocol. Every name leads to this machine, and every
 //! certificate is good to it.
 
+mod deaf;
+
 use super::{PATIENCE, Process};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
@@ -63,6 +65,7 @@ impl Browser {
         let profile = folder.path().join("profile");
         let mut command = Command::new(program());
         command.args(OPTIONS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
+        deaf::make(&mut command);
         let process = Process::start("the browser", command, &folder.path().join("log"))?;
         let (port, path) = endpoint(&profile.join("DevToolsActivePort"), &process).await?;
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -143,9 +146,10 @@ impl Browser {
         let began = Instant::now();
         loop {
             let all = self.command(None, "Target.getTargets", json!({})).await?;
-            let frames = all["targetInfos"].as_array().into_iter().flatten();
-            let found = frames.filter(|info| info["type"] == "iframe");
-            let found = found.filter(|info| info["url"].as_str().is_some_and(|url| url.contains(part))).next();
+            let mut frames = all["targetInfos"].as_array().into_iter().flatten();
+            let is_it =
+                |info: &&Value| info["type"] == "iframe" && info["url"].as_str().is_some_and(|url| url.contains(part));
+            let found = frames.find(is_it);
             if let Some(info) = found {
                 let id = info["targetId"].clone();
                 return self.attach(&id).await;

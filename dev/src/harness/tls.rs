@@ -10,7 +10,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
     version::{TLS12, TLS13},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -89,6 +93,20 @@ impl Tls {
         let stream = TcpStream::connect(proxy).await.context("the proxy does not listen")?;
         let shaken = tokio::time::timeout(PATIENCE, self.0.connect(name, stream)).await;
         Ok(shaken.context("the handshake takes too long")??)
+    }
+
+    /// As [`Self::connect`], once the proxy has taken up a certificate that this client trusts.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn connect_once_served(&self, proxy: SocketAddr, host: &str) -> Result<TlsStream<TcpStream>> {
+        let began = Instant::now();
+        loop {
+            match self.connect(proxy, host).await {
+                Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(20)).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Sends a `GET` and waits for the head of the response only.

@@ -6,11 +6,15 @@ use super::{
     passage::Passage,
     refusal::Refusal,
     request::Scheme,
-    timers::{Look, millis},
+    timers::{Look, after},
     upstream::Upstream,
+    waiting,
     worker::{Stage, Worker},
 };
-use crate::route::{Found, Waiting, target, target::Target};
+use crate::{
+    config::proxy::SameSite,
+    route::{Found, Waiting, target, target::Target},
+};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
@@ -27,6 +31,8 @@ pub(super) struct Asked<'a, 'h> {
     pub(super) scheme: Scheme,
     /// What its tokens are worth for a backend.
     pub(super) credentials: &'h dyn Fn(&BearerToken) -> Verdict,
+    /// Whether a person would see a page that waits.
+    pub(super) is_for_page: &'h dyn Fn() -> bool,
 }
 
 /// A request that may go on.
@@ -38,6 +44,8 @@ pub(super) struct Admitted<'a> {
     pub(super) path: &'a str,
     /// What stands before that path for the client.
     pub(super) prefix: &'a str,
+    /// The backend's token, which it does not get to see.
+    pub(super) token: Option<BearerToken>,
 }
 
 /// What comes of a request.
@@ -63,19 +71,27 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
             Found::Ended => return Err(Refusal::Ended),
             Found::Fenced => return Err(Refusal::NotYet),
             Found::Waiting(waiting) => {
-                if let Some(answer) = check(asked, &target, waiting.token.as_ref())? {
+                if let Some(answer) = check(asked, &target, waiting.token.as_ref(), shared.same_site)? {
                     return Ok(Admission::Answered(answer));
+                }
+                if shared.waiting_page && (asked.is_for_page)() {
+                    return Ok(Admission::Answered(waiting::page().into_response(false)));
                 }
                 hold(passage.worker(), &waiting).await?;
                 was_held = true;
             }
             Found::Open(route) => {
-                if let Some(answer) = check(asked, &target, route.token.as_ref())? {
+                if let Some(answer) = check(asked, &target, route.token.as_ref(), shared.same_site)? {
                     return Ok(Admission::Answered(answer));
                 }
                 passage.enter(route.activity.enter().ok_or(Refusal::Ended)?);
                 let Target { path, prefix, .. } = target;
-                return Ok(Admission::Passes(Admitted { upstream: route.upstream.clone(), path, prefix }));
+                return Ok(Admission::Passes(Admitted {
+                    upstream: route.upstream.clone(),
+                    path,
+                    prefix,
+                    token: route.token.clone(),
+                }));
             }
         }
     }
@@ -85,7 +101,7 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
 async fn hold(worker: &Worker, waiting: &Arc<Waiting>) -> Result<(), Refusal> {
     let limits = &worker.shared.limits;
     let _held = waiting.hold(limits.held).ok_or(Refusal::Overloaded)?;
-    let until = worker.timers.clock().now() + millis(limits.start);
+    let until = after(worker.timers.clock().now(), limits.start);
     let look = |now| match worker.stage() {
         Stage::Serving if now < until => Look::Again(until),
         Stage::Serving => Look::Over(Refusal::NotYet),
@@ -96,7 +112,7 @@ async fn hold(worker: &Worker, waiting: &Arc<Waiting>) -> Result<(), Refusal> {
 
 fn pass_through<'a>(worker: &Worker, asked: &Asked<'a, '_>, otherwise: Refusal) -> Result<Admission<'a>, Refusal> {
     let upstream = worker.shared.passthrough.clone().ok_or(otherwise)?;
-    Ok(Admission::Passes(Admitted { upstream, path: asked.path, prefix: "" }))
+    Ok(Admission::Passes(Admitted { upstream, path: asked.path, prefix: "", token: None }))
 }
 
 /// Checks a request against a backend's token. `Some` where that answers it.
@@ -104,10 +120,11 @@ fn check(
     asked: &Asked<'_, '_>,
     target: &Target<'_>,
     token: Option<&BearerToken>,
+    same_site: SameSite,
 ) -> Result<Option<Response<Full<Bytes>>>, Refusal> {
     let Some(token) = token else { return Ok(None) };
-    if let Some(login) = auth::login(target, token, asked.scheme) {
-        return login.map(Some);
+    if let Some(entered) = auth::enter(target, token, asked.scheme, same_site) {
+        return entered.map(|page| Some(page.into_response(false)));
     }
     match (asked.credentials)(token) {
         Verdict::Right => Ok(None),

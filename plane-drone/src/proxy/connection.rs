@@ -5,7 +5,7 @@ use super::{
     limits::Limits,
     listen::Place,
     request::Client,
-    timers::{CoarseClock, Look, millis},
+    timers::{CoarseClock, Look, after},
     worker::{Stage, Worker},
 };
 use std::{
@@ -17,13 +17,14 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection that nobody uses gives way sooner where places are scarce: this many percent of all are taken.
 const SCARCE_PERCENT: usize = 90;
-/// How long such a connection is kept then, in milliseconds.
-const SCARCE_IDLE: u64 = 2000;
+/// How long such a connection is kept then.
+const SCARCE_IDLE: Duration = Duration::from_secs(2);
 /// Not stalled.
 const FLOWS: u64 = u64::MAX;
 
@@ -32,6 +33,8 @@ const FLOWS: u64 = u64::MAX;
 pub(super) enum Ending {
     /// After what is under way.
     Gently,
+    /// The head of a request takes too long; the client may be told.
+    LateHead,
     /// Now.
     AtOnce(&'static str),
 }
@@ -109,7 +112,7 @@ impl Activity {
     /// between which there may be others.
     pub(super) fn look(&self, now: u64, limits: &Limits, is_scarce: bool, streams: bool) -> Look<Ending> {
         let stalled = self.stalled.load(Ordering::Relaxed);
-        let late = if stalled == FLOWS { u64::MAX } else { stalled + millis(limits.send) };
+        let late = if stalled == FLOWS { u64::MAX } else { after(stalled, limits.send) };
         if now >= late {
             return Look::Over(Ending::AtOnce("the client takes nothing"));
         }
@@ -118,13 +121,13 @@ impl Activity {
         }
         let since = self.since.load(Ordering::Relaxed);
         if self.in_head.load(Ordering::Relaxed) && !streams {
-            let until = since + millis(limits.header);
-            let over = Look::Over(Ending::AtOnce("the head of a request takes too long"));
-            return if now >= until { over } else { Look::Again(until.min(late)) };
+            let until = after(since, limits.header);
+            return if now >= until { Look::Over(Ending::LateHead) } else { Look::Again(until.min(late)) };
         }
-        let patience = if is_scarce { SCARCE_IDLE.min(millis(limits.idle)) } else { millis(limits.idle) };
-        let until = since + patience;
-        if now >= until { Look::Over(Ending::Gently) } else { Look::Again(until.min(late).min(now + SCARCE_IDLE * 2)) }
+        let patience = if is_scarce { SCARCE_IDLE.min(limits.idle) } else { limits.idle };
+        let until = after(since, patience);
+        let look = until.min(late).min(after(now, SCARCE_IDLE * 2));
+        if now >= until { Look::Over(Ending::Gently) } else { Look::Again(look) }
     }
 }
 

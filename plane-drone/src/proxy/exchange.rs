@@ -11,7 +11,7 @@ use super::{
     request::{self, Upgrade},
     strict,
     timers::Look,
-    upgraded,
+    upgraded, waiting,
     worker::{Stage, Worker},
 };
 use http_body_util::Full;
@@ -68,7 +68,10 @@ async fn pass(
     }
     let origin = origin(seat, &head.headers);
     let credentials = |token: &_| auth::check(&head.headers, token);
-    let asked = Asked { host: text(&host), path, scheme: origin.scheme, credentials: &credentials };
+    let field = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let is_for_page = || waiting::is_for(head.method.as_str(), field("accept"), field("sec-fetch-mode"));
+    let asked =
+        Asked { host: text(&host), path, scheme: origin.scheme, credentials: &credentials, is_for_page: &is_for_page };
     let admitted = match admit(passage, &asked).await? {
         Admission::Passes(admitted) => admitted,
         Admission::Answered(response) => {
@@ -76,6 +79,9 @@ async fn pass(
         }
     };
     let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
+    if let Some(token) = &admitted.token {
+        request::keep_secret(&mut head.headers, token);
+    }
     request::rewrite(&mut head, &seen, upgrade.as_ref(), &worker.shared.chance)?;
     let is_upgrade = client_side.zip(upgrade);
     forward(passage, &admitted, head, body, is_upgrade).await

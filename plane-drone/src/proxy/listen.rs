@@ -4,6 +4,7 @@
 use super::{
     Shared,
     connection::{Activity, Seat},
+    http1,
     preface::{self, Preface, PrefaceError},
     request::{Client, Scheme},
     serve::{self, Service},
@@ -11,6 +12,7 @@ use super::{
     tls,
     worker::{Stage, Worker},
 };
+use crate::config::proxy::Http1;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
@@ -189,10 +191,13 @@ async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entr
     let activity = Activity::new(worker.timers.clock().clone());
     let seat =
         |scheme| Rc::new(Seat { worker: worker.clone(), activity, client: Client { peer, scheme }, _place: place });
+    let is_own = worker.shared.http1 == Http1::Plane;
     match entrance {
+        Entrance::Open(Service::Backends) if is_own => http1::serve(seat(Scheme::Http), stream).await,
         Entrance::Open(service) => serve::http1(seat(Scheme::Http), stream, service).await,
         Entrance::Tls(acceptor) => match tls::handshake(&worker, &acceptor, stream).await {
             Ok(stream) if stream.speaks_http2() => serve::http2(seat(Scheme::Https), stream).await,
+            Ok(stream) if is_own => http1::serve(seat(Scheme::Https), stream).await,
             Ok(stream) => serve::http1(seat(Scheme::Https), stream, Service::Backends).await,
             // Most of these are scanners.
             Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),

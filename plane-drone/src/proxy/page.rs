@@ -11,6 +11,7 @@ use hyper::{
     Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
+use std::borrow::Cow;
 
 /// How pages look: readable on any screen, in the dark, and enlarged.
 const STYLE: &str = include_str!("page/style.css");
@@ -23,16 +24,22 @@ pub(super) struct Page {
     /// The status.
     pub(super) status: u16,
     /// The fields, names in lower case; `content-length` is not among them.
-    pub(super) fields: Vec<(&'static str, &'static str)>,
+    pub(super) fields: Vec<(&'static str, Cow<'static, str>)>,
     /// The body.
     pub(super) body: Bytes,
 }
 
 impl Page {
     fn new(status: u16, kind: &'static str, body: String) -> Self {
+        let fields = [("content-type", kind), ("cache-control", "no-store"), ("access-control-allow-origin", "*")];
         // All may read why a request failed, also scripts of other origins; nobody may take it for the backend's answer.
-        let fields = vec![("content-type", kind), ("cache-control", "no-store"), ("access-control-allow-origin", "*")];
-        Self { status, fields, body: body.into() }
+        Self { status, fields: Vec::new(), body: body.into() }.with(fields.map(|(name, value)| (name, value.into())))
+    }
+
+    /// The way to somewhere else, for this once. Other origins may not read it.
+    pub(super) fn redirect(status: u16, to: String) -> Self {
+        let fields = vec![("location", to.into()), ("cache-control", "no-store".into())];
+        Self { status, fields, body: Bytes::new() }
     }
 
     /// A line of text.
@@ -58,11 +65,11 @@ impl Page {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
              <style>{STYLE}</style>\n{head}<main>\n{main}\n</main>\n</html>\n"
         );
-        Self::new(status, "text/html; charset=utf-8", document).with([("content-security-policy", policy)])
+        Self::new(status, "text/html; charset=utf-8", document).with([("content-security-policy", policy.into())])
     }
 
     /// With more fields.
-    pub(super) fn with(mut self, fields: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
+    pub(super) fn with(mut self, fields: impl IntoIterator<Item = (&'static str, Cow<'static, str>)>) -> Self {
         self.fields.extend(fields);
         self
     }
@@ -75,7 +82,14 @@ impl Page {
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let fields = response.headers_mut();
         for (name, value) in self.fields {
-            fields.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            let value = match value {
+                Cow::Borrowed(value) => Ok(HeaderValue::from_static(value)),
+                Cow::Owned(value) => HeaderValue::try_from(value),
+            };
+            // Those that are made of a request's parts are URLs and cookies, which are fields.
+            if let Ok(value) = value {
+                fields.insert(HeaderName::from_static(name), value);
+            }
         }
         fields.insert(header::CONTENT_LENGTH, length);
         response

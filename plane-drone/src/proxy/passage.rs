@@ -4,7 +4,7 @@
 use super::{
     connection::Seat,
     refusal::Refusal,
-    timers::{Look, millis},
+    timers::{Look, after},
     upstream::Upstream,
     worker::Worker,
 };
@@ -85,8 +85,24 @@ impl Passage {
             true => (limits.body, Refusal::TooSlow),
             false => (limits.answer, Refusal::NoAnswer),
         };
-        let until = self.moved.get() + millis(patience);
+        let until = after(self.moved.get(), patience);
         if now >= until { Look::Over(refusal) } else { Look::Again(until) }
+    }
+
+    /// A piece of the request went to the backend.
+    pub(super) fn moved(&self) {
+        self.moved.set(self.now());
+        self.wants_body.set(false);
+    }
+
+    /// The client is to send more, and is waited for.
+    pub(super) fn wants_body(&self) {
+        self.wants_body.set(true);
+    }
+
+    /// Nobody may answer it any more.
+    pub(super) fn give_up(&self, refusal: Refusal) {
+        self.broken.set(Some(refusal));
     }
 
     /// Why it broke, if that is known better than from what broke.
@@ -94,7 +110,7 @@ impl Passage {
         self.broken.get()
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.worker().timers.clock().now()
     }
 }

@@ -6,6 +6,7 @@ use super::page::{Page, Wanted};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
+use std::borrow::Cow;
 
 /// Why a request was not answered by a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) enum Refusal {
     TooLarge,
     /// Its target is longer than the proxy takes.
     TargetTooLong,
+    /// It expects what is not done here.
+    ExpectationFailed,
     /// Its host is none of the cluster's.
     WrongHost,
     /// Its head is larger than the proxy takes.
@@ -63,7 +66,7 @@ struct Row {
 
 impl Refusal {
     /// Every cause.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Malformed,
         Self::BadAddress,
         Self::Unauthorized,
@@ -74,6 +77,7 @@ impl Refusal {
         Self::Ended,
         Self::TooLarge,
         Self::TargetTooLong,
+        Self::ExpectationFailed,
         Self::WrongHost,
         Self::HeaderTooLarge,
         Self::NotImplemented,
@@ -129,6 +133,12 @@ impl Refusal {
             Self::TargetTooLong => {
                 row(414, "target_too_long", "The target of the request is too long.", "Use a shorter address.")
             }
+            Self::ExpectationFailed => row(
+                417,
+                "expectation_failed",
+                "Only 100-continue can be expected.",
+                "The program that sent it has to ask in another way.",
+            ),
             Self::WrongHost => row(
                 421,
                 "wrong_host",
@@ -185,17 +195,18 @@ impl Refusal {
     }
 
     /// What only some statuses say.
-    fn field(self) -> Option<(&'static str, &'static str)> {
-        match self {
+    pub(super) fn field(self) -> Option<(&'static str, Cow<'static, str>)> {
+        let (name, value) = match self {
             // RFC 9110, section 11.6.1, and RFC 6750, section 3.
-            Self::Unauthorized => Some(("www-authenticate", "Bearer")),
+            Self::Unauthorized => ("www-authenticate", "Bearer"),
             // RFC 9110, section 10.2.1.
-            Self::MethodNotAllowed => Some(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+            Self::MethodNotAllowed => ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             // RFC 9110, section 10.2.3; in seconds.
-            Self::NotYet => Some(("retry-after", "1")),
-            Self::NoCertificate => Some(("retry-after", "5")),
-            _ => None,
-        }
+            Self::NotYet => ("retry-after", "1"),
+            Self::NoCertificate => ("retry-after", "5"),
+            _ => return None,
+        };
+        Some((name, value.into()))
     }
 
     /// The answer, in the form that is wanted.

@@ -1,6 +1,7 @@
 //! What of a request and its response goes on, and what does not: RFC 9110, section 7.6. Pure.
 
 use super::{
+    auth,
     origin::{self, Origin},
     refusal::Refusal,
     strict,
@@ -11,8 +12,8 @@ use hyper::{
     header::{self, Entry, HeaderName, HeaderValue},
     http::{request::Parts, uri::PathAndQuery},
 };
-use plane_core::chance::Chance;
-use std::net::SocketAddr;
+use plane_core::{chance::Chance, id::BearerToken};
+use std::{borrow::Cow, net::SocketAddr};
 
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// What Forwarded mostly takes, in bytes.
@@ -170,6 +171,33 @@ pub(super) fn rewrite(
         fields.insert(FORWARDED_PREFIX, prefix);
     }
     Ok(())
+}
+
+/// Removes what is between a client and us: a backend's token, wherever a request has it.
+pub(super) fn keep_secret(fields: &mut HeaderMap, token: &BearerToken) {
+    if let Entry::Occupied(entry) = fields.entry(header::AUTHORIZATION)
+        && entry.iter().any(|value| auth::is_our_bearer(value.as_bytes(), token))
+    {
+        let (name, values) = entry.remove_entry_mult();
+        let others: Vec<HeaderValue> = values.filter(|value| !auth::is_our_bearer(value.as_bytes(), token)).collect();
+        for value in others {
+            fields.append(name.clone(), value);
+        }
+    }
+    if let Entry::Occupied(entry) = fields.entry(header::COOKIE) {
+        let (name, values) = entry.remove_entry_mult();
+        let kept: Vec<HeaderValue> = values.filter_map(without_our_crumb).collect();
+        for value in kept {
+            fields.append(name.clone(), value);
+        }
+    }
+}
+
+fn without_our_crumb(value: HeaderValue) -> Option<HeaderValue> {
+    match auth::cut_cookie(value.as_bytes())? {
+        Cow::Borrowed(_) => Some(value),
+        Cow::Owned(left) => HeaderValue::from_bytes(&left).ok(),
+    }
 }
 
 /// The key that a client with HTTP/2 does not send (RFC 8441, section 5; RFC 6455, section 4.1).

@@ -3,8 +3,10 @@
 use super::{
     connection::{Ending, Seat, Watched},
     exchange,
+    http1::last_word,
     passage::{Answer, Passage},
     redirect,
+    refusal::Refusal,
     timers::Look,
 };
 use crate::cert::Served;
@@ -22,9 +24,12 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     rc::Rc,
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+/// How long a client may take to read why its connection ends.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// What hyper takes at least as the size of its buffer, in bytes.
 const LEAST_BUFFER: usize = 8192;
 /// How many fields hyper reads without allocating.
@@ -81,8 +86,18 @@ where
     let own = seat.clone();
     let service = service_fn(move |request| respond(own.clone(), service.clone(), request));
     let stream = TokioIo::new(Watched { stream, activity: seat.activity.clone() });
-    let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
-    run(&seat, &mut connection, false, |connection| connection.graceful_shutdown()).await;
+    let mut connection = builder.serve_connection(stream, service).with_upgrades();
+    let is_late = run(&seat, Pin::new(&mut connection), false, |connection| connection.graceful_shutdown()).await;
+    if let Some(parts) = connection.into_parts().filter(|_| is_late) {
+        let response = last_word(Refusal::TooSlow, seat.worker.timers.clock().now());
+        let mut stream = parts.io.into_inner();
+        let telling = pin!(async move {
+            // Whoever is gone is not told.
+            let _ = stream.write_all(&response).await;
+            let _ = stream.shutdown().await;
+        });
+        seat.worker.timers.within(LAST_WORD, telling).await;
+    }
 }
 
 /// Serves HTTP/2 until the connection ends.
@@ -101,17 +116,18 @@ where
     let own = seat.clone();
     let service = service_fn(move |request| respond(own.clone(), Service::Backends, request));
     let stream = TokioIo::new(Watched { stream, activity: seat.activity.clone() });
-    let mut connection = pin!(builder.serve_connection(stream, service));
-    run(&seat, &mut connection, true, |connection| connection.graceful_shutdown()).await;
+    let connection = pin!(builder.serve_connection(stream, service));
+    run(&seat, connection, true, |connection| connection.graceful_shutdown()).await;
 }
 
-/// Polls a connection until it ends, or has to.
+/// Polls a connection until it ends, or has to. True where a head came too late.
 async fn run<C, E: Display>(
     seat: &Seat,
-    connection: &mut Pin<&mut C>,
+    mut connection: Pin<&mut C>,
     streams: bool,
     mut end_gently: impl FnMut(Pin<&mut C>),
-) where
+) -> bool
+where
     C: Future<Output = Result<(), E>>,
 {
     let mut is_ending = false;
@@ -120,19 +136,20 @@ async fn run<C, E: Display>(
             Look::Over(Ending::Gently) if is_ending => Look::Again(u64::MAX),
             found => found,
         };
-        match seat.worker.timers.limit(&mut *connection, look).await {
-            Ok(Ok(())) => return,
+        match seat.worker.timers.limit(connection.as_mut(), look).await {
+            Ok(Ok(())) => return false,
             Ok(Err(error)) => {
                 tracing::debug!(peer = %seat.client.peer, %error, "a connection broke");
-                return;
+                return false;
             }
             Err(Ending::Gently) => {
                 is_ending = true;
                 end_gently(connection.as_mut());
             }
+            Err(Ending::LateHead) => return true,
             Err(Ending::AtOnce(reason)) => {
                 tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
-                return;
+                return false;
             }
         }
     }

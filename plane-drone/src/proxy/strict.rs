@@ -62,9 +62,16 @@ fn transfer_coding(fields: &HeaderMap) -> TransferCoding {
     let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => TransferCoding::None,
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(CHUNKED) => TransferCoding::Chunked,
+        (Some(codings), None) if is_chunked(codings.as_bytes()) => TransferCoding::Chunked,
         (Some(_), _) => TransferCoding::Other,
     }
+}
+
+/// Empty elements of a list count for nothing (RFC 9110, section 5.6.1.2).
+fn is_chunked(list: &[u8]) -> bool {
+    let codings = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    let mut count = 0;
+    codings.inspect(|_| count += 1).all(|coding| coding.eq_ignore_ascii_case(CHUNKED)) && count == 1
 }
 
 /// The protocols of an Upgrade that may go on.
@@ -109,6 +116,8 @@ mod tests {
         for (value, outcome) in [
             ("chunked", Ok(())),
             ("Chunked", Ok(())),
+            (", chunked", Ok(())),
+            ("chunked, chunked", Err(Refusal::NotImplemented)),
             ("gzip, chunked", Err(Refusal::NotImplemented)),
             ("identity", Err(Refusal::NotImplemented)),
             ("", Err(Refusal::NotImplemented)),

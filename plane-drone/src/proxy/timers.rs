@@ -34,6 +34,11 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// When so long has passed since the clock showed `stamp`, which may be a tick ago.
+pub(super) fn after(stamp: u64, limit: Duration) -> u64 {
+    stamp.saturating_add(millis(limit.saturating_add(TICK)))
+}
+
 /// What a look at the clock found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look<E> {
@@ -96,8 +101,7 @@ impl Timers {
 
     /// Runs a future for a time.
     pub(super) async fn within<F: Future + Unpin>(&self, limit: Duration, future: F) -> Option<F::Output> {
-        // The clock may be about to move on.
-        let until = self.clock.now() + millis(limit + TICK);
+        let until = after(self.clock.now(), limit);
         let look = |now| if now >= until { Look::Over(()) } else { Look::Again(until) };
         self.limit(future, look).await.ok()
     }

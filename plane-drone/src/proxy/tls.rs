@@ -1,7 +1,7 @@
 //! TLS from clients (RFC 8446, and 1.2 by RFC 5246): the handshake, and what of TLS its streams do not show.
 
 use super::{
-    timers::{Look, millis},
+    timers::{Look, after},
     worker::{Stage, Worker},
 };
 use crate::cert::Served;
@@ -138,7 +138,7 @@ pub(super) async fn handshake(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
 ) -> io::Result<Encrypted<TlsStream<TcpStream>>> {
-    let until = worker.timers.clock().now() + millis(worker.shared.limits.handshake);
+    let until = after(worker.timers.clock().now(), worker.shared.limits.handshake);
     let look = |now| match worker.stage() {
         Stage::Serving if now < until => Look::Again(until),
         Stage::Serving => Look::Over("the handshake took too long"),

@@ -1,10 +1,12 @@
 //! An upgraded connection: bytes both ways until both sides have ended. What they mean is not looked at. A side that
 //! ends is ended on the other, which may go on talking; buffers are there only while bytes move.
 
-use super::passage::{Fenced, Passage};
+use super::{
+    buffer::Buffer,
+    passage::{Fenced, Passage},
+};
 use bytes::Bytes;
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
     pin::Pin,
@@ -13,40 +15,8 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are moved at once.
-const BUFFER: usize = 64 * 1024;
-/// Buffers that a data thread keeps for the next that needs one.
-const KEPT: usize = 32;
 /// After so many pieces others get their turn.
 const TURN: usize = 16;
-
-thread_local! {
-    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A buffer that goes back to its thread.
-#[derive(Debug)]
-struct Buffer(Box<[u8]>);
-
-impl Buffer {
-    fn take() -> Self {
-        let kept = BUFFERS.with_borrow_mut(Vec::pop);
-        Self(kept.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice()))
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.0);
-        // At the end of a thread there is nobody to give it back to.
-        let _ = BUFFERS.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < KEPT {
-                kept.push(buffer);
-            }
-        });
-    }
-}
 
 /// Bytes that were read and are not written yet.
 #[derive(Debug)]
@@ -86,7 +56,7 @@ impl Half {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = Buffer::take();
-            let mut read = ReadBuf::new(&mut buffer.0);
+            let mut read = ReadBuf::new(&mut buffer);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Ready(outcome) => outcome?,
                 Poll::Pending => {
@@ -114,7 +84,7 @@ impl Half {
         loop {
             let left = match &self.pending {
                 Pending::None => return Poll::Ready(Ok(())),
-                Pending::Read(buffer, from, to) => &buffer.0[*from..*to],
+                Pending::Read(buffer, from, to) => &buffer[*from..*to],
                 Pending::Early(bytes) => &bytes[..],
             };
             let written = ready!(Pin::new(&mut *to).poll_write(cx, left))?;

@@ -2,6 +2,7 @@
 
 use super::{
     connection::Watched,
+    fair::Fair,
     passage::Passage,
     tls::Encrypted,
     tunnel::{self, Side},
@@ -37,8 +38,11 @@ async fn to_backend<C>(client: Side<C>, backend: Upgraded, passage: Rc<Passage>)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    match bare::<TcpStream>(backend) {
-        Ok(backend) => tunnel::carry(client, backend, passage).await,
+    match bare::<Fair<TcpStream>>(backend) {
+        Ok(Side { stream, early }) => {
+            let backend = Side { stream: stream.into_inner(), early };
+            tunnel::carry(client, backend, passage).await
+        }
         Err(backend) => tunnel::carry(client, whole(backend), passage).await,
     }
 }

@@ -1,6 +1,6 @@
 //! The way to a backend: its address, new connections to it, and one request through one of them.
 
-use super::{passage::Sent, refusal::Refusal, retry, worker::Worker};
+use super::{fair::Fair, passage::Sent, refusal::Refusal, retry, worker::Worker};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -19,6 +19,8 @@ use std::{
 };
 use tokio::net::TcpStream;
 
+/// What is read of a backend at once, and how large the head of an answer may be, in bytes.
+const BUFFER: usize = 64 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The way to one address. Connections to it are kept by data threads for as long as one of these is there.
@@ -86,8 +88,9 @@ impl Upstream {
         let stream = connecting.ok_or(io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
         let mut builder = http1::Builder::new();
-        builder.writev(false);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        builder.writev(false).max_buf_size(BUFFER);
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(Fair::new(stream))).await.map_err(io::Error::other)?;
         worker.spawn("connection to a backend", async move {
             // Whoever waits for an answer is told as well.
             let _ = connection.with_upgrades().await;

@@ -3,6 +3,7 @@
 
 use super::{
     Shared,
+    http1::Sockets,
     listen::{self, Door},
     pool::Pools,
     timers::{TICK, Timers},
@@ -34,6 +35,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) timers: Timers,
     pub(super) pools: Pools,
+    pub(super) sockets: Sockets,
     stage: Cell<Stage>,
     tasks: TaskTracker,
 }
@@ -56,6 +58,7 @@ impl Worker {
         self.stage.set(stage);
         if stage != Stage::Serving {
             self.pools.close();
+            self.sockets.close();
         }
         self.timers.wake_all();
     }
@@ -65,6 +68,7 @@ impl Worker {
             tokio::time::sleep(TICK).await;
             self.timers.tick();
             self.pools.sweep(self.timers.clock().now());
+            self.sockets.sweep(self.timers.clock().now());
         }
     }
 
@@ -135,6 +139,7 @@ impl Thread {
                 };
                 let worker = Rc::new(Worker {
                     pools: Pools::default(),
+                    sockets: Sockets::default(),
                     timers: Timers::new(),
                     stage: Cell::new(Stage::Serving),
                     tasks: TaskTracker::new(),

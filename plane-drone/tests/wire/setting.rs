@@ -26,16 +26,19 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 pub(crate) enum Http1 {
     /// The hyper library.
     Hyper,
+    /// The proxy's own loop.
+    Plane,
 }
 
 /// All of them: every case is run with each.
-pub(crate) const IMPLEMENTATIONS: [Http1; 1] = [Http1::Hyper];
+pub(crate) const IMPLEMENTATIONS: [Http1; 2] = [Http1::Hyper, Http1::Plane];
 
 impl Http1 {
     /// The keys of `[proxy]` that choose it.
     fn keys(self) -> Value {
         match self {
-            Self::Hyper => json!({}),
+            Self::Hyper => json!({ "http1": "hyper" }),
+            Self::Plane => json!({ "http1": "plane" }),
         }
     }
 }

@@ -82,7 +82,8 @@ impl Table {
         let reference = self.lines.iter().find(|line| line.name == self.reference)?;
         let figure = |turn: &Turn| turn.figures.get(column).copied();
         let pairs = line.turns.iter().zip(&reference.turns);
-        median(pairs.filter_map(|(turn, beside)| Some(figure(turn)? / figure(beside)?)))
+        let ratios = pairs.filter_map(|(turn, beside)| Some(figure(turn)? / figure(beside)?));
+        median(ratios.filter(|ratio| ratio.is_finite()))
     }
 }
 

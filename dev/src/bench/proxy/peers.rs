@@ -1,7 +1,7 @@
 //! nginx and haproxy as they are set up for this: two workers each, as many connections to the container kept as are
 //! needed, nothing written to disk, the same fields added to requests as Plane adds.
 
-use super::watch::Processes;
+use super::watch::{self, Processes};
 use crate::harness::Process;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -9,7 +9,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::Command,
+    time::{Duration, Instant},
 };
+
+/// How long a peer may take to end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// A peer that runs.
 #[derive(Debug)]
@@ -106,7 +110,12 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // nginx's workers outlive a master that is killed.
+        // nginx's workers outlive a master that is killed, so it ends them itself, in the time that it has for that.
+        self.process.signal(libc::SIGTERM);
+        let began = Instant::now();
+        while !watch::has_ended(self.process.pid()) && began.elapsed() < END_LIMIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if let Some(leader) = i32::try_from(self.process.pid()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(leader, Signal::KILL);
         }

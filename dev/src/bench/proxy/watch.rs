@@ -55,6 +55,12 @@ impl Processes {
     }
 }
 
+/// Whether a child has ended, though nobody may have asked for its status yet.
+pub(super) fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, behind)| behind.starts_with('Z'))
+}
+
 /// Refuses where a proxy of an earlier run is left. It would take processor time, or by its port every other connection.
 ///
 /// # Errors

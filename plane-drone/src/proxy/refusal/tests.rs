@@ -18,6 +18,7 @@ fn the_table_is_as_documented() {
             (410, "ended"),
             (413, "body_too_large"),
             (414, "target_too_long"),
+            (417, "expectation_failed"),
             (421, "wrong_host"),
             (431, "header_too_large"),
             (501, "not_implemented"),

@@ -46,6 +46,28 @@ async fn a_connection_is_kept_for_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_connection_is_kept_after_answers_without_a_body() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    send(&mut client, "GET").await;
+    let (mut inner, _) = backend.accept().await.unwrap();
+    serve(&mut inner, OK).await;
+    assert_eq!(status(&mut client).await, "200");
+    for _ in 0..50 {
+        send(&mut client, "HEAD").await;
+        serve(&mut inner, b"HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n").await;
+        assert_eq!(status(&mut client).await, "200");
+        send(&mut client, "GET").await;
+        serve(&mut inner, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 70\r\n\r\n").await;
+        assert_eq!(status(&mut client).await, "304");
+        send(&mut client, "GET").await;
+        serve(&mut inner, b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(status(&mut client).await, "200");
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_closes_at_the_next_request_is_replaced() {
     let Setting { routes, proxy, backend, .. } = setting().await;
     let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
