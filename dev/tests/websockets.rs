@@ -85,7 +85,7 @@ async fn backend(cases: &[Case], mut stream: TcpStream) -> Result<()> {
          Sec-WebSocket-Extensions: {ACCEPTED}\r\nSec-WebSocket-Protocol: superchat\r\nX-Case: {number}\r\n\r\n",
         derive_accept_key(key.as_bytes())
     );
-    let (behind, said) = first(&case.backend, number % 2 == 0);
+    let (behind, said) = first(&case.backend, number.is_multiple_of(2));
     stream.write_all(&[answer.as_bytes(), behind].concat()).await?;
     play(case, From::Backend, stream, Already { said, heard }, |stream| {
         let _ = stream.set_zero_linger();
@@ -105,7 +105,7 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Extensions: {EXTENSIONS}\r\n\
          Sec-WebSocket-Protocol: chat, superchat\r\nOrigin: https://app.test\r\n\r\n"
     );
-    let (behind, said) = first(&case.client, number % 8 == 0);
+    let (behind, said) = first(&case.client, number.is_multiple_of(8));
     stream.write_all(&[asks.as_bytes(), behind].concat()).await?;
     stream.flush().await?;
     let (answer, heard) = head(&mut stream).await.with_context(|| case.name.clone())?;

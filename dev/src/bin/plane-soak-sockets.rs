@@ -1,8 +1,16 @@
 //! Holds many idle WebSockets open through one drone's proxy while others use it; see `dev/soak`.
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use clap::Parser;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use http_body_util::Empty;
+use hyper::{
+    Request,
+    client::conn::http2::{self, SendRequest},
+    ext::Protocol,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use plane_core::id::BackendId;
 use plane_dev::harness::{
     Cluster, PATIENCE, Settings, Tls,
@@ -36,6 +44,9 @@ struct Arguments {
     /// Opens them through TLS.
     #[arg(long)]
     tls: bool,
+    /// Opens them as streams of HTTP/2, a hundred to a connection.
+    #[arg(long, conflicts_with = "tls")]
+    http2: bool,
     /// How much memory one may take, in KiB; without TLS 32, else 64.
     #[arg(long)]
     most: Option<u64>,
@@ -47,10 +58,14 @@ const BACKENDS: usize = 4;
 const AT_ONCE: usize = 64;
 /// How many others use the proxy.
 const OTHERS: usize = 4;
+/// How many are streams of one connection, with HTTP/2.
+const STREAMS: usize = 100;
 /// Descriptors that a process needs besides those of sockets.
 const OTHER_FILES: u64 = 1000;
 /// How long others use the proxy before it is measured at all: what it takes for them it keeps.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// How many files a drone may have once all sockets are closed.
+const MOST_LEFT: usize = 500;
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 const PLAIN_KIB: u64 = 32;
@@ -68,6 +83,8 @@ struct Socket(Pin<Box<dyn Stream>>);
 struct Door {
     address: SocketAddr,
     tls: Option<Tls>,
+    /// Connections with HTTP/2, where the sockets are streams.
+    shared: Vec<SendRequest<Empty<Bytes>>>,
 }
 
 impl Door {
@@ -85,6 +102,19 @@ impl Door {
         };
         ensure!(answer.status.is_success(), "{path}: {}", answer.status);
         Ok(answer.body.len())
+    }
+
+    /// Opens the socket of a number.
+    async fn open_one_of_many(&self, host: &str, number: usize) -> Result<Socket> {
+        let Some(sender) = self.shared.get(number / STREAMS) else { return self.open(host).await };
+        let asks = Request::connect(format!("https://{host}/ws"))
+            .extension(Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13");
+        let answer = sender.clone().send_request(asks.body(Empty::new())?).await?;
+        ensure!(answer.status().is_success(), "{answer:?}");
+        let mut socket = Socket(Box::pin(TokioIo::new(hyper::upgrade::on(answer).await?)));
+        socket.echoes(&[b'.'; 1000]).await?;
+        Ok(socket)
     }
 
     async fn open(&self, host: &str) -> Result<Socket> {
@@ -201,7 +231,7 @@ fn allow_files(count: u64) -> Result<()> {
         limit.rlim_max = limit.rlim_max.max(count);
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
     };
-    ensure!(allowed, "{count} open files are not allowed; raise the limit (ulimit -n)");
+    ensure!(allowed, "{count} open files are not allowed; raise the limit (ulimit -n), or take fewer sockets");
     Ok(())
 }
 
@@ -218,26 +248,36 @@ async fn backends(cluster: &Cluster) -> Result<Vec<String>> {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let count = arguments.sockets;
-    allow_files(2 * count + OTHER_FILES)?;
+    // To the client and to the backend.
+    allow_files(if arguments.http2 { count } else { 2 * count } + OTHER_FILES)?;
+    let secure = arguments.tls || arguments.http2;
     let proxy = format!("limits.connections = {}\n", count + OTHER_FILES);
-    let cluster = Cluster::start_as(Settings { https: arguments.tls, proxy, ..Settings::default() }).await?;
+    let cluster = Cluster::start_as(Settings { https: secure, proxy, ..Settings::default() }).await?;
     let drone = &cluster.drones[0];
-    let door = if arguments.tls {
+    let mut door = Door { address: drone.proxy, tls: None, shared: Vec::new() };
+    if secure {
         let pair = self_signed(&cluster.name)?;
         drone.install(&pair)?;
-        Door { address: drone.https()?, tls: Some(Tls::trusting([pair.leaf_der()])?) }
-    } else {
-        Door { address: drone.proxy, tls: None }
-    };
+        let tls = Tls::trusting([pair.leaf_der()])?;
+        tls.connect_once_served(drone.https()?, cluster.name.as_str()).await?;
+        door = Door { address: drone.https()?, tls: Some(tls), ..door };
+        let streams = Tls::http2([pair.leaf_der()])?;
+        for _ in 0..if arguments.http2 { usize::try_from(count)?.div_ceil(STREAMS) } else { 0 } {
+            let stream = streams.connect(door.address, cluster.name.as_str()).await?;
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            door.shared.push(sender);
+        }
+    }
     let hosts = backends(&cluster).await?;
     let pid = drone.daemon.process.as_ref().context("the drone does not run")?.pid();
     Others::start(&door, &hosts).last(WARM_UP, pid).await?;
     let before = memory(pid)?;
 
     let began = Instant::now();
-    let opening = (0..count).map(|number| {
-        let (door, host) = (&door, &hosts[number as usize % hosts.len()]);
-        async move { door.open(host).await.with_context(|| format!("socket {number}")) }
+    let opening = (0..usize::try_from(count)?).map(|number| {
+        let (door, host) = (&door, &hosts[number % hosts.len()]);
+        async move { door.open_one_of_many(host, number).await.with_context(|| format!("socket {number}")) }
     });
     let mut sockets: Vec<Socket> = stream::iter(opening).buffer_unordered(AT_ONCE).try_collect().await?;
     let open = memory(pid)?;
@@ -261,16 +301,18 @@ async fn main() -> Result<()> {
         println!("the first that is not: {first:#}");
     }
     let dead = dead.len();
-    drop(sockets);
+    drop((sockets, door));
     let closing = Instant::now();
-    while files(pid)? > usize::try_from(count)? && closing.elapsed() < PATIENCE {
+    while files(pid)? > MOST_LEFT && closing.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    println!("once they are closed: {} files, RssAnon {:.1} MiB", files(pid)?, mib(memory(pid)?));
+    let left = files(pid)?;
+    println!("once they are closed: {left} files, RssAnon {:.1} MiB", mib(memory(pid)?));
     cluster.shut_down().await?;
 
     ensure!(dead == 0, "{dead} sockets did not live on");
-    let most = arguments.most.unwrap_or(if arguments.tls { TLS_KIB } else { PLAIN_KIB });
+    ensure!(left <= MOST_LEFT, "{left} files are open after the sockets were closed");
+    let most = arguments.most.unwrap_or(if secure { TLS_KIB } else { PLAIN_KIB });
     let each = used.saturating_sub(before) / count / 1024;
     ensure!(each < most, "{each} KiB a socket after the use by others; {most} are allowed");
     Ok(())
