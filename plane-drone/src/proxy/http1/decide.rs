@@ -5,7 +5,7 @@ use super::{
     Framing, HeadLimits, Version,
     field::Field,
     head::{self, Form, RequestHead, Space},
-    scan::Scan,
+    scan::{Scan, is_token},
     write::{After, Ours, put, put_request},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         origin::{Claims, Origin},
         passage::Passage,
         refusal::Refusal,
-        request::Client,
+        request::{Client, Scheme},
         retry::is_idempotent,
         upstream::Upstream,
         waiting,
@@ -127,12 +127,12 @@ pub(super) fn accepted(head: &[u8], limits: HeadLimits) -> Option<String> {
 /// Decides on a request, and writes what its backend gets. Waits where the backend is not ready.
 pub(super) async fn decide(
     passage: &Rc<Passage>,
-    client: Client,
+    peer: &Peer,
     head: &RequestHead<'_, '_>,
     out: &mut Vec<u8>,
 ) -> (Asks, Decision) {
     let asks = Asks::of(head);
-    match pass(passage, client, head, out).await {
+    match pass(passage, peer, head, out).await {
         Ok(decision) => (asks, decision),
         Err(refusal) => (asks.accepting(head), Decision::Refused(refusal)),
     }
@@ -140,7 +140,7 @@ pub(super) async fn decide(
 
 async fn pass(
     passage: &Rc<Passage>,
-    client: Client,
+    peer: &Peer,
     head: &RequestHead<'_, '_>,
     out: &mut Vec<u8>,
 ) -> Result<Decision, Refusal> {
@@ -150,7 +150,7 @@ async fn pass(
     if matches!(head.framing, Framing::Length(length) if length > passage.worker().shared.limits.body_bytes) {
         return Err(Refusal::TooLarge);
     }
-    let origin = origin(client, head.fields, &passage.worker().shared.trusted);
+    let from = From::of(peer, head.fields, &passage.worker().shared.trusted);
     let fields = || head.fields.iter().map(|field| (field.name, field.value));
     let credentials = |token: &_| auth::check_fields(fields(), token);
     let field = |name| head.values(name).next().and_then(|value| std::str::from_utf8(value).ok());
@@ -158,7 +158,7 @@ async fn pass(
     let asked = Asked {
         host: head.authority,
         path: head.path,
-        scheme: origin.scheme,
+        scheme: from.scheme(),
         credentials: &credentials,
         is_for_page: &is_for_page,
     };
@@ -168,29 +168,74 @@ async fn pass(
     };
     let token = admitted.token.as_ref();
     put_request(out, head, &Ours { path: admitted.path, token }, |out| {
-        put_origin(out, &origin, head.authority, admitted.prefix);
+        from.put(out, head.authority, admitted.prefix);
     });
     Ok(Decision::Passes(admitted.upstream))
 }
 
-/// Who asks. Fields say something about that only where a trusted proxy stands before this one.
-fn origin(client: Client, fields: &[Field<'_>], trusted: &[Network]) -> Origin {
-    let claims = match trusted.is_empty() {
-        true => Claims::default(),
-        false => Claims::of(fields.iter().map(|field| (field.name, field.value))),
-    };
-    Origin::resolve(client.peer, client.scheme, &claims, trusted)
+/// Who asks, as backends are told: written once for all requests of a connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    client: Client,
+    address: String,
+    /// As `Forwarded` has it: IPv6 in brackets, and as they are no token, in quotes (RFC 7239, section 6).
+    node: String,
 }
 
-/// Writes the fields that say where a request comes from.
-fn put_origin(out: &mut Vec<u8>, origin: &Origin, host: &str, prefix: &str) {
-    put(out, &["x-forwarded-for: "]);
-    origin.write_forwarded_for(out);
-    put(out, &["\r\nx-forwarded-proto: ", origin.proto(), "\r\nx-forwarded-host: ", origin.host(host)]);
-    put(out, &["\r\nforwarded: "]);
-    origin.write_forwarded(host, out);
-    put(out, &["\r\n"]);
-    if !prefix.is_empty() {
-        put(out, &["x-forwarded-prefix: ", prefix, "\r\n"]);
+impl Peer {
+    pub(super) fn new(client: Client) -> Self {
+        let address = client.peer.ip().to_canonical();
+        let node = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
+        Self { client, address: address.to_string(), node }
+    }
+}
+
+/// Where a request comes from. Its fields say something about that only where a trusted proxy stands before this one.
+enum From<'a> {
+    Peer(&'a Peer),
+    Proxy(Origin),
+}
+
+impl<'a> From<'a> {
+    fn of(peer: &'a Peer, fields: &[Field<'_>], trusted: &[Network]) -> Self {
+        if trusted.is_empty() {
+            return Self::Peer(peer);
+        }
+        let claims = Claims::of(fields.iter().map(|field| (field.name, field.value)));
+        Self::Proxy(Origin::resolve(peer.client.peer, peer.client.scheme, &claims, trusted))
+    }
+
+    fn scheme(&self) -> Scheme {
+        match self {
+            Self::Peer(peer) => peer.client.scheme,
+            Self::Proxy(origin) => origin.scheme,
+        }
+    }
+
+    /// Writes the fields that say so.
+    fn put(&self, out: &mut Vec<u8>, host: &str, prefix: &str) {
+        match self {
+            Self::Peer(Peer { client, address, node }) => {
+                let proto = match client.scheme {
+                    Scheme::Http => "http",
+                    Scheme::Https => "https",
+                };
+                let quote = if is_token(host.as_bytes()) { "" } else { "\"" };
+                put(out, &["x-forwarded-for: ", address, "\r\nx-forwarded-proto: ", proto]);
+                put(out, &["\r\nx-forwarded-host: ", host, "\r\nforwarded: for=", node]);
+                put(out, &[";host=", quote, host, quote, ";proto=", proto, "\r\n"]);
+            }
+            Self::Proxy(origin) => {
+                put(out, &["x-forwarded-for: "]);
+                origin.write_forwarded_for(out);
+                put(out, &["\r\nx-forwarded-proto: ", origin.proto()]);
+                put(out, &["\r\nx-forwarded-host: ", origin.host(host), "\r\nforwarded: "]);
+                origin.write_forwarded(host, out);
+                put(out, &["\r\n"]);
+            }
+        }
+        if !prefix.is_empty() {
+            put(out, &["x-forwarded-prefix: ", prefix, "\r\n"]);
+        }
     }
 }

@@ -46,26 +46,27 @@ pub(super) const BACKEND_ID: &str = "x-plane-backend-id";
 const X_FORWARDED: &[u8] = b"x-forwarded-";
 
 impl Known {
-    /// Finds a name, in whatever case. Most names are told apart by their length alone.
+    /// Finds a name, in whatever case. Most names are told apart by their length and first letter alone.
     pub(super) fn of(name: &str) -> Self {
         let is = |lower: &str| name.eq_ignore_ascii_case(lower);
-        match name.len() {
-            2 if is("te") => Self::Te,
-            4 if is("host") => Self::Host,
-            4 if is("date") => Self::Date,
-            6 if is("cookie") => Self::Cookie,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            7 if is("trailer") => Self::Trailer,
-            9 if is("forwarded") => Self::Forwarded,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::KeepAlive,
-            13 if is("authorization") => Self::Authorization,
-            14 if is("content-length") => Self::ContentLength,
-            16 if is("proxy-connection") => Self::KeepAlive,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            18 if is(BACKEND_ID) => Self::BackendId,
-            13.. if is_forwarded(name) => Self::Forwarded,
+        let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        match (name.len(), first) {
+            (2, b't') if is("te") => Self::Te,
+            (4, b'h') if is("host") => Self::Host,
+            (4, b'd') if is("date") => Self::Date,
+            (6, b'c') if is("cookie") => Self::Cookie,
+            (6, b'e') if is("expect") => Self::Expect,
+            (7, b'u') if is("upgrade") => Self::Upgrade,
+            (7, b't') if is("trailer") => Self::Trailer,
+            (9, b'f') if is("forwarded") => Self::Forwarded,
+            (10, b'c') if is("connection") => Self::Connection,
+            (10, b'k') if is("keep-alive") => Self::KeepAlive,
+            (13, b'a') if is("authorization") => Self::Authorization,
+            (14, b'c') if is("content-length") => Self::ContentLength,
+            (16, b'p') if is("proxy-connection") => Self::KeepAlive,
+            (17, b't') if is("transfer-encoding") => Self::TransferEncoding,
+            (18, b'x') if is(BACKEND_ID) => Self::BackendId,
+            (13.., b'x') if is_forwarded(name) => Self::Forwarded,
             _ => Self::Other,
         }
     }
@@ -75,11 +76,10 @@ impl Known {
 /// from `-` in names, so that neither may come from a client.
 fn is_forwarded(name: &str) -> bool {
     let Some(start) = name.as_bytes().get(..X_FORWARDED.len()) else { return false };
-    matches!(start.first(), Some(b'x' | b'X'))
-        && start.iter().zip(X_FORWARDED).all(|(given, wanted)| match given {
-            b'_' => *wanted == b'-',
-            given => given.eq_ignore_ascii_case(wanted),
-        })
+    start.iter().zip(X_FORWARDED).all(|(given, wanted)| match given {
+        b'_' => *wanted == b'-',
+        given => given.eq_ignore_ascii_case(wanted),
+    })
 }
 
 /// The members of a list, without white space and empty ones (RFC 9110, section 5.6.1).

@@ -71,8 +71,7 @@ impl Scan {
 
 /// Whether no LF stands alone, in a head in which no CR does.
 pub(super) fn has_no_bare_lf(head: &[u8]) -> bool {
-    let count = |wanted: u8| head.iter().filter(|byte| **byte == wanted).count();
-    count(b'\n') == count(b'\r')
+    memchr::memchr_iter(b'\n', head).count() == memchr::memchr_iter(b'\r', head).count()
 }
 
 /// Judges a first line, its end included.

@@ -4,7 +4,7 @@
 use super::{
     HeadLimits,
     body::{Body, ROOM_AFTER},
-    decide::{Asks, Decision, accepted, decide},
+    decide::{Asks, Decision, Peer, accepted, decide},
     exchange::{Down, Exchange, Near, Outcome, Up, read, watch},
     head::{self, Space},
     malformed::Malformed,
@@ -53,6 +53,7 @@ where
     let mut connection = Connection {
         seat: &seat,
         pace: &pace,
+        peer: Peer::new(seat.client),
         limits,
         stream: Watched { stream, activity: seat.activity.clone() },
         input: Vec::new(),
@@ -83,6 +84,7 @@ where
 struct Connection<'a, T> {
     seat: &'a Rc<Seat>,
     pace: &'a Pace,
+    peer: Peer,
     limits: HeadLimits,
     stream: Watched<T>,
     /// What was read and not looked at, or not in full.
@@ -193,7 +195,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
             };
             let passage = Passage::begin(self.seat);
             self.up.clear();
-            let polled = pin!(decide(&passage, self.seat.client, &head, &mut self.up.before)).poll(cx);
+            let polled = pin!(decide(&passage, &self.peer, &head, &mut self.up.before)).poll(cx);
             (passage, polled)
         };
         match decided {
@@ -231,7 +233,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
         let passage = Passage::begin(self.seat);
         self.up.clear();
         let decided = {
-            let (client, limits, out) = (self.seat.client, self.limits, &mut self.up.before);
+            let (peer, limits, out) = (&self.peer, self.limits, &mut self.up.before);
             let mut near =
                 Near { stream: &mut self.stream, input: &mut late, input_max: self.limits.bytes, pace: self.pace };
             // Few wait at one time, and what they need is large.
@@ -239,7 +241,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
                 let mut space = Space::new();
                 let parsed = head::parse(&input, &mut Scan::default(), &mut space, limits);
                 let head = parsed.and_then(|head| head.ok_or(Malformed::RequestLine))?;
-                Ok(decide(&passage, client, &head, out).await)
+                Ok(decide(&passage, peer, &head, out).await)
             });
             poll_fn(|cx| match deciding.as_mut().poll(cx) {
                 Poll::Ready(decided) => Poll::Ready(Some(decided)),

@@ -8,7 +8,7 @@ use crate::proxy::{
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::BTreeMap,
     io,
     pin::pin,
     sync::Weak,
@@ -38,7 +38,7 @@ struct Pool {
 /// The idle sockets of one data thread.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Sockets {
-    pools: RefCell<HashMap<usize, Pool>>,
+    pools: RefCell<BTreeMap<usize, Pool>>,
     closed: Cell<bool>,
 }
 

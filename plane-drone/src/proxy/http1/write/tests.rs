@@ -128,6 +128,15 @@ fn responses_say_what_is_so_for_the_client() {
 }
 
 #[test]
+fn numbers_are_decimal() {
+    for number in [0, 7, 10, 1234, u64::MAX] {
+        let mut out = Vec::new();
+        put_framing(&mut out, Framing::Length(number));
+        assert_eq!(String::from_utf8(out).unwrap(), format!("content-length: {number}\r\n"));
+    }
+}
+
+#[test]
 fn interim_responses_and_upgrades() {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\nX: 1\r\nContent-Length: 5\r\n\r\n";
     assert_eq!(answered(hints, false, Framing::None, After::GoesOn), "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
