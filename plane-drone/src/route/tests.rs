@@ -38,6 +38,26 @@ proptest! {
         let _ = find(&cluster(), &host, &path, by_path);
         let _ = find(&cluster(), &host, &format!("/_plane_backend={path}"), by_path);
     }
+
+    #[test]
+    fn what_is_found_is_what_the_host_says(host in "[abB.-]{0,5}[.]?(plane|PLANE|pl.ne)?[.]test[.:]{0,2}[0-9a:]{0,3}") {
+        if let Some(found) = find(&cluster(), &host, "/", false) {
+            let name = host.split(':').next().unwrap();
+            let whole = format!("{}.plane.test", found.backend);
+            prop_assert!([&whole, &format!("{whole}.")].contains(&&name.to_lowercase()), "{}", host);
+            prop_assert!(host[name.len()..].bytes().all(|byte| byte == b':' || byte.is_ascii_digit()), "{}", host);
+        }
+    }
+
+    #[test]
+    fn a_path_is_cut_in_two_and_nothing_is_lost(rest in "[abB./?%=&_-]{0,20}") {
+        let path = format!("/_plane_backend={rest}");
+        if let Some(found) = find(&cluster(), "x", &path, true) {
+            prop_assert_eq!(format!("{}{}", found.prefix, found.path), path.clone());
+            prop_assert_eq!(found.prefix, format!("/_plane_backend={}", found.backend));
+            prop_assert!(found.path.is_empty() || found.path.starts_with(['/', '?']), "{}", path);
+        }
+    }
 }
 
 #[tokio::test]
