@@ -2,6 +2,7 @@
 //! real drone with TLS.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "a test may tell what it saw")]
 
 use plane_core::id::ClusterName;
 use plane_dev::harness::LoneDrone;

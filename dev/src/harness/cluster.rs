@@ -51,7 +51,6 @@ pub struct Cluster {
     http_port: u16,
     https: bool,
     proxied: bool,
-    proxy: String,
     folder: tempfile::TempDir,
 }
 
@@ -124,12 +123,11 @@ impl Cluster {
             drones: Vec::new(),
             nats,
             cert: String::new(),
-            proxy: String::new(),
+            proxy: settings.proxy,
             image,
             http_port: settings.http_port,
             https: settings.https,
             proxied: settings.proxied,
-            proxy: settings.proxy,
             folder: tempfile::tempdir()?,
         };
         for _ in 0..settings.controllers {

@@ -66,6 +66,7 @@ struct Row {
 
 impl Refusal {
     /// Every cause.
+    #[cfg(test)]
     pub(super) const ALL: [Self; 21] = [
         Self::Malformed,
         Self::BadAddress,
@@ -190,6 +191,7 @@ impl Refusal {
     }
 
     /// The cause in a sentence.
+    #[cfg(test)]
     pub(super) fn message(self) -> &'static str {
         self.row().message
     }
