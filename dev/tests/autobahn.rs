@@ -66,9 +66,9 @@ async fn cluster(https: bool, proxy: String) -> (Cluster, String) {
     (cluster, address)
 }
 
-async fn hostile_client(https: bool) {
+async fn hostile_client(https: bool, http1: &str) {
     let Some(suite) = suite() else { return };
-    let (cluster, proxy) = cluster(https, String::new()).await;
+    let (cluster, proxy) = cluster(https, keys(http1)).await;
     let (backend, _) = cluster.ready_once_taken(&cluster.request(300, &[])).await.unwrap();
     let urls = [format!("ws://{}/ws", address_of(&backend)), format!("{proxy}/_plane_backend={backend}/ws")];
     let cases = cases();
@@ -77,11 +77,11 @@ async fn hostile_client(https: bool) {
     same(&direct, &proxied, &format!("a hostile client at {proxy}"));
 }
 
-async fn hostile_backend(https: bool) {
+async fn hostile_backend(https: bool, http1: &str) {
     let Some(suite) = suite() else { return };
     let cases = cases();
     let server = suite.serve(&cases).await.unwrap();
-    let (_cluster, proxy) = cluster(https, format!("passthrough = \"{}\"\n", server.address())).await;
+    let (_cluster, proxy) = cluster(https, format!("{}passthrough = \"{}\"\n", keys(http1), server.address())).await;
     let url = format!("ws://{}", server.address());
     let runs = (suite.endure("direct", &url, &cases), suite.endure("proxied", &proxy, &cases));
     tokio::try_join!(runs.0, runs.1).unwrap();
@@ -89,22 +89,47 @@ async fn hostile_backend(https: bool) {
     same(&direct, &proxied, &format!("a hostile backend behind {proxy}"));
 }
 
+/// Keys of `[proxy]` that choose who speaks HTTP/1.1.
+fn keys(http1: &str) -> String {
+    format!("http1 = \"{http1}\"\n")
+}
+
 #[tokio::test]
 async fn a_hostile_client_finds_a_backend_as_it_is() {
-    hostile_client(false).await;
+    hostile_client(false, "hyper").await;
+}
+
+#[tokio::test]
+async fn a_hostile_client_finds_a_backend_as_it_is_by_the_own_loop() {
+    hostile_client(false, "plane").await;
 }
 
 #[tokio::test]
 async fn a_hostile_client_finds_a_backend_as_it_is_through_tls() {
-    hostile_client(true).await;
+    hostile_client(true, "hyper").await;
+}
+
+#[tokio::test]
+async fn a_hostile_client_finds_a_backend_as_it_is_through_tls_by_the_own_loop() {
+    hostile_client(true, "plane").await;
 }
 
 #[tokio::test]
 async fn a_hostile_backend_finds_a_client_as_it_is() {
-    hostile_backend(false).await;
+    hostile_backend(false, "hyper").await;
+}
+
+#[tokio::test]
+async fn a_hostile_backend_finds_a_client_as_it_is_by_the_own_loop() {
+    hostile_backend(false, "plane").await;
 }
 
 #[tokio::test]
 async fn a_hostile_backend_finds_a_client_as_it_is_through_tls() {
-    hostile_backend(true).await;
+    hostile_backend(true, "hyper").await;
+}
+
+#[tokio::test]
+async fn a_hostile_backend_finds_a_client_as_it_is_through_tls_by_the_own_loop() {
+    hostile_backend(true, "plane").await;
 }

@@ -29,6 +29,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// How many cases are played at once.
 const AT_ONCE: usize = 16;
+/// The library, and the proxy's own loop: who speaks HTTP/1.1.
+const HYPER: &str = "hyper";
+const OWN: &str = "plane";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const EXTENSIONS: &str = "permessage-deflate; client_max_window_bits, x-own; a=\"b c\"";
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover";
@@ -241,10 +244,15 @@ impl Way {
     }
 }
 
+/// Keys of `[proxy]` that choose who speaks HTTP/1.1.
+fn keys(http1: &str) -> String {
+    format!("http1 = \"{http1}\"\n")
+}
+
 /// What a socket's client hears when its backend's container ends.
-async fn hears_of_the_end(spoken: Spoken) {
+async fn hears_of_the_end(spoken: Spoken, http1: &str) {
     let https = spoken != Spoken::Http;
-    let cluster = Cluster::start_as(Settings { https, ..Settings::default() }).await.unwrap();
+    let cluster = Cluster::start_as(Settings { https, proxy: keys(http1), ..Settings::default() }).await.unwrap();
     let way = way_to(&cluster, &cluster.name, spoken).await;
     for killed in [true, false] {
         let (backend, _) = cluster.ready_once_taken(&cluster.request(300, &[])).await.unwrap();
@@ -269,23 +277,25 @@ async fn hears_of_the_end(spoken: Spoken) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_hears_that_its_backend_has_ended() {
-    hears_of_the_end(Spoken::Http).await;
+    hears_of_the_end(Spoken::Http, HYPER).await;
+    hears_of_the_end(Spoken::Http, OWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_hears_that_its_backend_has_ended_through_tls() {
-    hears_of_the_end(Spoken::Https).await;
+    hears_of_the_end(Spoken::Https, HYPER).await;
+    hears_of_the_end(Spoken::Https, OWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_hears_that_its_backend_has_ended_in_streams_of_http2() {
-    hears_of_the_end(Spoken::Http2).await;
+    hears_of_the_end(Spoken::Http2, HYPER).await;
 }
 
-async fn all_are_carried(spoken: Spoken) {
+async fn all_are_carried(spoken: Spoken, http1: &str) {
     let cases = Arc::new(cases());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = format!("passthrough = \"{}\"\n", listener.local_addr().unwrap());
+    let proxy = format!("{}passthrough = \"{}\"\n", keys(http1), listener.local_addr().unwrap());
     let https = spoken != Spoken::Http;
     let cluster = Cluster::start_as(Settings { https, proxy, ..Settings::default() }).await.unwrap();
     let way = way_to(&cluster, &"elsewhere.test".parse().unwrap(), spoken).await;
@@ -317,15 +327,17 @@ async fn all_are_carried(spoken: Spoken) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_hears_the_other_byte_for_byte() {
-    all_are_carried(Spoken::Http).await;
+    all_are_carried(Spoken::Http, HYPER).await;
+    all_are_carried(Spoken::Http, OWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_hears_the_other_byte_for_byte_through_tls() {
-    all_are_carried(Spoken::Https).await;
+    all_are_carried(Spoken::Https, HYPER).await;
+    all_are_carried(Spoken::Https, OWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_hears_the_other_byte_for_byte_in_streams_of_http2() {
-    all_are_carried(Spoken::Http2).await;
+    all_are_carried(Spoken::Http2, HYPER).await;
 }
