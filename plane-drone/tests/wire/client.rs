@@ -82,10 +82,11 @@ impl Client {
     }
 
     /// Takes some bytes that are there, and forgets them. `None` where the connection is over.
-    pub(crate) async fn take_some(&mut self) -> Option<()> {
+    pub(crate) async fn take_some(&mut self) -> Option<usize> {
         self.0.more().await.ok()?;
+        let taken = self.0.unread().len();
         self.0.forget();
-        Some(())
+        Some(taken)
     }
 
     /// Waits until the other side has closed; gives what came before.
