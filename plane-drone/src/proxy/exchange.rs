@@ -25,6 +25,7 @@ use hyper::{
     http::request::Parts,
     upgrade::OnUpgrade,
 };
+use plane_core::chance::Chance;
 use std::{pin::pin, rc::Rc};
 
 /// What stands in the first line of a request besides method and target, in bytes: two spaces and the version.
@@ -52,7 +53,7 @@ async fn pass(
     seat: &Rc<Seat>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
-    let upgrade = wanted_upgrade(&request)?;
+    let upgrade = wanted_upgrade(&request, &passage.worker().shared.chance)?;
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let worker = passage.worker();
@@ -80,10 +81,8 @@ async fn pass(
         }
     };
     let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
-    if let Some(token) = &admitted.token {
-        request::keep_secret(&mut head.headers, token);
-    }
-    request::rewrite(&mut head, &seen, upgrade.as_ref(), &worker.shared.chance)?;
+    request::keep_secrets(&mut head.headers, admitted.token.as_ref());
+    request::rewrite(&mut head, &seen, upgrade.as_ref())?;
     let is_upgrade = client_side.zip(upgrade);
     forward(passage, &admitted, head, body, is_upgrade).await
 }
@@ -104,10 +103,10 @@ fn text(value: &HeaderValue) -> &str {
 }
 
 /// What a request wants to change to; CONNECT is only taken where it is a WebSocket's.
-fn wanted_upgrade(request: &Request<Incoming>) -> Result<Option<Upgrade>, Refusal> {
+fn wanted_upgrade(request: &Request<Incoming>, chance: &Chance) -> Result<Option<Upgrade>, Refusal> {
     if request.method() == Method::CONNECT {
         return match request.extensions().get::<Protocol>() {
-            Some(protocol) if protocol.as_str() == WEBSOCKET => Ok(Some(Upgrade::Connect)),
+            Some(protocol) if protocol.as_str() == WEBSOCKET => Ok(Some(Upgrade::connect(chance))),
             Some(_) => Err(Refusal::NotImplemented),
             None => Err(Refusal::MethodNotAllowed),
         };
@@ -119,18 +118,25 @@ fn wanted_upgrade(request: &Request<Incoming>) -> Result<Option<Upgrade>, Refusa
 async fn forward(
     passage: &Rc<Passage>,
     admitted: &Admitted<'_>,
-    head: Parts,
+    mut head: Parts,
     body: Incoming,
     upgrade: Option<(OnUpgrade, Upgrade)>,
 ) -> Result<Response<Answer>, Refusal> {
     let (worker, upstream) = (passage.worker(), &admitted.upstream);
     // What follows an extended CONNECT belongs to the tunnel.
     let body = match &upgrade {
-        Some((_, Upgrade::Connect)) => Sent::empty(passage.clone()),
+        Some((_, Upgrade::Connect { .. })) => Sent::empty(passage.clone()),
         _ => Sent::new(body, passage.clone()),
     };
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // hyper would take a GET without a length for one without a body.
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let sending = pin!(upstream.send(worker, Request::from_parts(head, body)));
     let (mut response, link) = worker.timers.limit(sending, |now| passage.look(now)).await??;
+    if passage.is_fenced() {
+        return Err(Refusal::NotYet);
+    }
     strict::response(response.headers())?;
     let Some((client_side, upgrade)) = upgrade else {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -141,7 +147,7 @@ async fn forward(
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // A success would tell a client with HTTP/2 that there is a tunnel.
-        if upgrade == Upgrade::Connect && response.status().is_success() {
+        if matches!(upgrade, Upgrade::Connect { .. }) && response.status().is_success() {
             return Err(Refusal::Broken);
         }
         request::clean_response(response.headers_mut(), upstream.name());
@@ -149,7 +155,7 @@ async fn forward(
     }
     let backend_side = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
-    request::clean_upgrade_response(&mut head.status, &mut head.headers, upstream.name(), &upgrade);
+    request::clean_upgrade_response(&mut head.status, &mut head.headers, upstream.name(), &upgrade)?;
     worker.spawn("tunnel", run_tunnel(passage.clone(), client_side, backend_side, link));
     Ok(Response::from_parts(head, Answer::Own { body: Full::default(), _passage: None }))
 }

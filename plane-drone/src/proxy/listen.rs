@@ -220,7 +220,7 @@ async fn preface(worker: &Worker, stream: &mut TcpStream, peer: SocketAddr) -> R
 
 /// Has the kernel find out when a client is gone without a word: a WebSocket from a machine that sleeps would keep its
 /// backend for ever.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let probing = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
     SockRef::from(stream).set_tcp_keepalive(&probing)
 }

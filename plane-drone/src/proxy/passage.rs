@@ -4,6 +4,7 @@
 use super::{
     connection::Seat,
     refusal::Refusal,
+    request::clean_trailers,
     timers::{Look, after},
     upstream::{Link, Upstream},
     worker::Worker,
@@ -26,6 +27,11 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("the backend's drone had no contact with the control plane for too long")]
 pub(super) struct Fenced;
+
+/// The rest of a body does not come.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the request does not come")]
+struct Stalled;
 
 /// A body is longer than the proxy takes.
 #[derive(Debug, thiserror::Error)]
@@ -126,22 +132,24 @@ pub(super) struct Sent {
     passage: Rc<Passage>,
     /// How many more bytes are taken.
     left: u64,
+    /// Where the client is waited for, also once the answer has begun.
+    waits: Option<usize>,
 }
 
 impl Sent {
     pub(super) fn new(inner: Incoming, passage: Rc<Passage>) -> Self {
         let left = passage.worker().shared.limits.body_bytes;
-        Self { inner: (!inner.is_end_stream()).then_some(inner), passage, left }
+        Self { inner: (!inner.is_end_stream()).then_some(inner), passage, left, waits: None }
     }
 
     /// Nothing.
     pub(super) fn empty(passage: Rc<Passage>) -> Self {
-        Self { inner: None, passage, left: 0 }
+        Self { inner: None, passage, left: 0, waits: None }
     }
 
     /// The same, where there is no body.
     pub(super) fn again(&self) -> Option<Self> {
-        self.inner.is_none().then(|| Self { inner: None, passage: self.passage.clone(), left: self.left })
+        self.inner.is_none().then(|| Self { inner: None, passage: self.passage.clone(), left: self.left, waits: None })
     }
 }
 
@@ -157,7 +165,16 @@ impl Body for Sent {
         }
         let polled = Pin::new(inner).poll_frame(cx);
         this.passage.wants_body.set(polled.is_pending());
-        if polled.is_ready() {
+        let timers = &this.passage.worker().timers;
+        if polled.is_pending() {
+            let until = after(this.passage.moved.get(), this.passage.worker().shared.limits.body);
+            if this.passage.now() >= until {
+                this.passage.broken.set(Some(Refusal::TooSlow));
+                return Poll::Ready(Some(Err(Stalled.into())));
+            }
+            timers.register(&mut this.waits, until, cx.waker());
+        } else {
+            timers.forget(&mut this.waits);
             this.passage.moved.set(this.passage.now());
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
@@ -171,7 +188,7 @@ impl Body for Sent {
         if let Poll::Ready(Some(Err(_))) = &polled {
             this.passage.broken.set(Some(Refusal::Malformed));
         }
-        polled.map_err(Into::into)
+        polled.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -180,6 +197,12 @@ impl Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.passage.worker().timers.forget(&mut self.waits);
     }
 }
 
@@ -212,11 +235,11 @@ impl Body for Received {
         if self.passage.is_fenced() {
             return Poll::Ready(Some(Err(Fenced.into())));
         }
-        let polled = Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into);
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if matches!(polled, Poll::Ready(None)) {
             self.complete();
         }
-        polled
+        polled.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -233,6 +256,17 @@ impl Drop for Received {
         if self.inner.is_end_stream() {
             self.complete();
         }
+    }
+}
+
+/// A piece of a body as it goes on.
+fn cleaned(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            clean_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 

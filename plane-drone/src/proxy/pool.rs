@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a connection is kept that nobody uses. Less than servers commonly do.
+/// How long a connection is kept that nobody uses. Many servers close theirs sooner, which is noticed.
 const IDLE_KEPT: Duration = Duration::from_secs(30);
 /// How many are kept for one backend. As many as there may be requests: those beyond would be opened and closed for
 /// each request, which uses up the ports of the machine.

@@ -6,7 +6,8 @@ use super::{
     refusal::Refusal,
     strict,
 };
-use base64::Engine;
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, StatusCode, Uri, Version,
     header::{self, Entry, HeaderName, HeaderValue},
@@ -18,6 +19,8 @@ use std::{borrow::Cow, net::SocketAddr};
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// What Forwarded mostly takes, in bytes.
 const FORWARDED_BYTES: usize = 128;
+/// RFC 6455, section 1.3.
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Which backend answered.
 const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -75,11 +78,20 @@ pub(super) fn host(uri: &Uri, fields: &HeaderMap) -> Result<HeaderValue, Refusal
 pub(super) enum Upgrade {
     /// By a field, as HTTP/1.1 has it (RFC 9110, section 7.8).
     Field(HeaderValue),
-    /// By an extended CONNECT, as HTTP/2 has it (RFC 8441): a WebSocket.
-    Connect,
+    /// By an extended CONNECT, as HTTP/2 has it (RFC 8441): a WebSocket, for which we are the client that has to send a
+    /// key and look at what comes of it (RFC 6455, section 4.1).
+    Connect {
+        /// Sec-WebSocket-Key.
+        key: String,
+    },
 }
 
 impl Upgrade {
+    /// A WebSocket over HTTP/2.
+    pub(super) fn connect(chance: &Chance) -> Self {
+        Self::Connect { key: STANDARD.encode(chance.uuid().into_bytes()) }
+    }
+
     /// What a request with HTTP/1.1 asks for.
     pub(super) fn asked(fields: &HeaderMap) -> Option<Self> {
         let upgrade = fields.get(header::UPGRADE)?;
@@ -125,12 +137,7 @@ fn upgrade_to(fields: &mut HeaderMap, protocol: HeaderValue) {
 }
 
 /// Makes of a request's head what the backend gets.
-pub(super) fn rewrite(
-    head: &mut Parts,
-    seen: &Seen<'_>,
-    upgrade: Option<&Upgrade>,
-    chance: &Chance,
-) -> Result<(), Refusal> {
+pub(super) fn rewrite(head: &mut Parts, seen: &Seen<'_>, upgrade: Option<&Upgrade>) -> Result<(), Refusal> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadAddress);
     let (host, prefix) = (seen.host.clone(), seen.prefix);
     // The server as a whole is asked so (RFC 9112, section 3.2.4).
@@ -147,10 +154,10 @@ pub(super) fn rewrite(
     match upgrade {
         None => {}
         Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),
-        Some(Upgrade::Connect) => {
+        Some(Upgrade::Connect { key }) => {
             head.method = Method::GET;
             upgrade_to(fields, HeaderValue::from_static("websocket"));
-            fields.insert(header::SEC_WEBSOCKET_KEY, value(&websocket_key(chance))?);
+            fields.insert(header::SEC_WEBSOCKET_KEY, value(key)?);
         }
     }
     join_crumbs(fields);
@@ -173,9 +180,11 @@ pub(super) fn rewrite(
     Ok(())
 }
 
-/// Removes what is between a client and us: a backend's token, wherever a request has it.
-pub(super) fn keep_secret(fields: &mut HeaderMap, token: &BearerToken) {
-    if let Entry::Occupied(entry) = fields.entry(header::AUTHORIZATION)
+/// Removes what is between a client and us: the token of a backend, wherever a request has it, and our cookie, which may
+/// be another backend's where backends are found by path.
+pub(super) fn keep_secrets(fields: &mut HeaderMap, token: Option<&BearerToken>) {
+    if let Some(token) = token
+        && let Entry::Occupied(entry) = fields.entry(header::AUTHORIZATION)
         && entry.iter().any(|value| auth::is_our_bearer(value.as_bytes(), token))
     {
         let (name, values) = entry.remove_entry_mult();
@@ -184,7 +193,9 @@ pub(super) fn keep_secret(fields: &mut HeaderMap, token: &BearerToken) {
             fields.append(name.clone(), value);
         }
     }
-    if let Entry::Occupied(entry) = fields.entry(header::COOKIE) {
+    if let Entry::Occupied(entry) = fields.entry(header::COOKIE)
+        && !entry.iter().all(|value| matches!(auth::cut_cookie(value.as_bytes()), Some(Cow::Borrowed(_))))
+    {
         let (name, values) = entry.remove_entry_mult();
         let kept: Vec<HeaderValue> = values.filter_map(without_our_crumb).collect();
         for value in kept {
@@ -200,9 +211,35 @@ fn without_our_crumb(value: HeaderValue) -> Option<HeaderValue> {
     }
 }
 
-/// The key that a client with HTTP/2 does not send (RFC 8441, section 5; RFC 6455, section 4.1).
-fn websocket_key(chance: &Chance) -> String {
-    base64::engine::general_purpose::STANDARD.encode(chance.uuid().into_bytes())
+/// What a backend proves to have read the key with (RFC 6455, section 4.2.2).
+fn websocket_accept(key: &str) -> String {
+    let mut hashed = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hashed.update(key.as_bytes());
+    hashed.update(WEBSOCKET_GUID);
+    STANDARD.encode(hashed.finish())
+}
+
+/// Trailers as they go on: without what belongs into a head, or is ours to say (RFC 9110, section 6.5.1).
+pub(super) fn clean_trailers(fields: &mut HeaderMap) {
+    let is_for_heads = |name: &str| {
+        matches!(
+            name,
+            "host"
+                | "content-length"
+                | "authorization"
+                | "cookie"
+                | "set-cookie"
+                | "expect"
+                | "trailer"
+                | "content-encoding"
+                | "content-type"
+                | "content-range"
+                | "cache-control"
+                | "location"
+                | "x-plane-backend-id"
+        )
+    };
+    strip(fields, |name| is_for_heads(name) || origin::is_forwarding(name));
 }
 
 /// HTTP/2 may split Cookie, HTTP/1.1 may not (RFC 9113, section 8.2.3).
@@ -231,17 +268,22 @@ pub(super) fn clean_upgrade_response(
     fields: &mut HeaderMap,
     name: Option<&HeaderValue>,
     upgrade: &Upgrade,
-) {
+) -> Result<(), Refusal> {
     let protocol = fields.get(header::UPGRADE).cloned();
     clean_response(fields, name);
     match (upgrade, protocol) {
-        (Upgrade::Connect, _) => {
+        (Upgrade::Connect { key }, protocol) => {
+            let accepts = fields.remove(header::SEC_WEBSOCKET_ACCEPT);
+            let is_websocket = protocol.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"));
+            if !is_websocket || accepts.is_none_or(|accepts| accepts.as_bytes() != websocket_accept(key).as_bytes()) {
+                return Err(Refusal::Broken);
+            }
             *status = StatusCode::OK;
-            fields.remove(header::SEC_WEBSOCKET_ACCEPT);
         }
         (Upgrade::Field(_), Some(protocol)) => upgrade_to(fields, protocol),
         (Upgrade::Field(_), None) => {}
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -265,7 +307,7 @@ mod tests {
         let (mut head, ()) = request.into_parts();
         let origin = origin(scheme);
         let seen = Seen { host: &HOST, path, prefix: "/_plane_backend=b", origin: &origin };
-        rewrite(&mut head, &seen, upgrade.as_ref(), &Chance::system()).unwrap();
+        rewrite(&mut head, &seen, upgrade.as_ref()).unwrap();
         Request::from_parts(head, ())
     }
 
@@ -328,6 +370,36 @@ mod tests {
             let made = rewritten(Request::get("/").body(()).unwrap(), path);
             assert_eq!(made.uri().to_string(), uri);
         }
+    }
+
+    #[test]
+    fn a_websocket_over_http2_is_one_for_its_backend() {
+        // RFC 6455, section 1.3.
+        assert_eq!(websocket_accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let answered = |protocol: &'static str, accept: &str| {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::UPGRADE, HeaderValue::from_static(protocol));
+            fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().unwrap());
+            let (mut status, key) = (StatusCode::SWITCHING_PROTOCOLS, "dGhlIHNhbXBsZSBub25jZQ==".to_owned());
+            clean_upgrade_response(&mut status, &mut fields, None, &Upgrade::Connect { key })?;
+            assert!(fields.is_empty(), "{fields:?}");
+            Ok(status.as_u16())
+        };
+        assert_eq!(answered("WebSocket", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), Ok(200));
+        assert_eq!(answered("websocket", "s3pPLMBiTxaQ9kYGzzhZRbK+xOO="), Err(Refusal::Broken));
+        assert_eq!(answered("echo", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), Err(Refusal::Broken));
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_a_head_has_to() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in
+            [("x-checksum", "1"), ("x-forwarded-for", "6.6.6.6"), ("cookie", "a=b"), ("connection", "x")]
+        {
+            fields.insert(name, HeaderValue::from_static(value));
+        }
+        clean_trailers(&mut fields);
+        assert_eq!(fields.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Timers {
         self.limit(future, look).await.ok()
     }
 
-    fn register(&self, slot: &mut Option<usize>, due: u64, waker: &Waker) {
+    /// Wakes a task at a time, unless it comes back before. The slot is the task's to keep, and to [`Self::forget`].
+    pub(super) fn register(&self, slot: &mut Option<usize>, due: u64, waker: &Waker) {
         let mut waiting = self.waiting.borrow_mut();
         match slot.and_then(|slot| waiting.get_mut(slot)) {
             Some(known) => {
@@ -116,6 +117,15 @@ impl Timers {
                 }
             }
             None => *slot = Some(waiting.insert(Waiting { due, waker: waker.clone() })),
+        }
+    }
+}
+
+impl Timers {
+    /// Does not wake for a slot any more.
+    pub(super) fn forget(&self, slot: &mut Option<usize>) {
+        if let Some(slot) = slot.take() {
+            self.waiting.borrow_mut().try_remove(slot);
         }
     }
 }
@@ -153,9 +163,7 @@ where
 
 impl<F, L> Drop for Limited<'_, F, L> {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.timers.waiting.borrow_mut().try_remove(slot);
-        }
+        self.timers.forget(&mut self.slot);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     fair::{Budget, Fair},
+    listen::keep_alive,
     passage::Sent,
     refusal::Refusal,
     retry,
@@ -111,6 +112,8 @@ impl Upstream {
         let connecting = worker.timers.within(CONNECT_LIMIT, pin!(TcpStream::connect(self.address()))).await;
         let stream = connecting.ok_or(io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
+        // A container whose network went away says nothing any more.
+        keep_alive(&stream)?;
         let budget = Budget::default();
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER);

@@ -65,8 +65,8 @@ pub(super) fn put_request(
                 put_field(out, field.name, field.value);
             }
             Known::Authorization if token.is_some_and(|token| auth::is_our_bearer(field.value, token)) => {}
-            Known::Cookie if token.is_some() => put_cookie(out, field),
-            Known::Authorization | Known::Cookie => put_field(out, field.name, field.value),
+            Known::Cookie => put_cookie(out, field),
+            Known::Authorization => put_field(out, field.name, field.value),
             _ => {}
         }
     }

@@ -1,11 +1,12 @@
 //! Connections to backends: kept for the next request, and no client hears that one was closed meanwhile.
 
 use super::*;
+use crate::config::proxy::LimitsConfig;
 
 /// Reads one head, and answers it.
 async fn serve(stream: &mut TcpStream, answer: &[u8]) -> String {
     let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await.unwrap() == 0 {
             break;
         }
@@ -125,4 +126,36 @@ async fn a_connection_ends_with_its_backend() {
     assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     send(&mut client, "GET").await;
     assert_eq!(status(&mut client).await, "410");
+}
+
+#[tokio::test]
+async fn the_body_of_a_get_arrives() {
+    let Setting { routes, proxy, backend, .. } = setting().await;
+    routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: b.plane.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let (mut inner, _) = backend.accept().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"5\r\nquery\r\n0\r\n\r\n") {
+        assert_ne!(inner.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+    }
+    inner.write_all(OK).await.unwrap();
+    assert_eq!(status(&mut client).await, "200");
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_after_the_answer_began_keeps_nobody_connected() {
+    let limits = LimitsConfig { body_secs: 1, ..LimitsConfig::default() };
+    for answer in ["Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let Setting { routes, proxy, backend, .. } = setting_of(ProxyConfig { limits, ..ProxyConfig::default() }).await;
+        let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+        let mut client = TcpStream::connect(proxy).await.unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: b.plane.test\r\nContent-Length: 9\r\n\r\n1").await.unwrap();
+        let (mut inner, _) = backend.accept().await.unwrap();
+        serve(&mut inner, format!("HTTP/1.1 200 OK\r\n{answer}\r\n").as_bytes()).await;
+        assert_eq!(status(&mut client).await, "200");
+        let idle = tokio::time::timeout(Duration::from_secs(20), activity.idle_for(Duration::from_millis(1)));
+        idle.await.unwrap();
+    }
 }

@@ -45,7 +45,8 @@ fn what_concerns_one_connection_ends_here() {
 #[test]
 fn what_a_token_is_for_stays_here() {
     let fields = "Authorization: Bearer s\r\nCookie: a=b; _plane_auth=s; c=d\r\nCookie: _plane_auth=s\r\n";
-    assert_eq!(passed(fields, None), format!("{fields}|"));
+    // The cookie may be another backend's.
+    assert_eq!(passed(fields, None), "Authorization: Bearer s\r\nCookie: a=b; c=d\r\n|");
     assert_eq!(passed(fields, Some("s")), "Cookie: a=b; c=d\r\n|");
     assert_eq!(passed("Authorization: Bearer other\r\n", Some("s")), "Authorization: Bearer other\r\n|");
     assert_eq!(passed("Authorization: Basic cw==\r\n", Some("s")), "Authorization: Basic cw==\r\n|");
