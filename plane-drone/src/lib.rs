@@ -34,7 +34,7 @@ use plane_core::{
     task::Tasks,
     telemetry::LogTap,
 };
-use proxy::{ListenError, Proxy, Tls};
+use proxy::{Proxy, ProxyError, Tls};
 use route::Routes;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use store::{Store, StoreError};
@@ -57,9 +57,9 @@ pub enum DroneError {
     /// Its connection cannot be configured.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    /// Its proxy cannot listen.
+    /// Its proxy cannot listen, or write its access log.
     #[error(transparent)]
-    Listen(#[from] ListenError),
+    Proxy(#[from] ProxyError),
 }
 
 impl From<AgentError> for DroneError {
@@ -74,7 +74,7 @@ impl From<AgentError> for DroneError {
 /// Runs a drone until its tasks are told to stop.
 ///
 /// # Errors
-/// Where waiting cannot mend it: its database, its proxy's address, unreadable credentials.
+/// Where waiting cannot mend it: its database, its proxy's address or access log, unreadable credentials.
 pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(), DroneError> {
     let stop = tasks.stop_token();
     let store = Store::open(&config.db_path)?;

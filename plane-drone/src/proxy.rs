@@ -6,16 +6,15 @@
 //! request (`exchange`) is admitted (`admission`: its address, the routes, the backend's token in `auth`), rewritten
 //! (`request`), and sent to its backend (`upstream`, through connections of the `pool`); a `passage` keeps the backend
 //! counted as in use until the last byte. Upgraded connections go through a `tunnel`. Where a request ends early,
-//! `refusal` says how. Where there is TLS, requests in the open are led there (`redirect`). Time-outs rest on a coarse
-//! clock (`timers`). Routes are only read here.
+//! `refusal` says how. What became of each request (`outcome`) is noted in its `record`, and goes to the `counters` and the
+//! `access_log`. Where there is TLS, requests in the open are led there (`redirect`). Time-outs rest on a coarse clock
+//! (`timers`). Routes are only read here.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod access_log;
 mod admission;
 mod auth;
 mod buffer;
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod counters;
 mod exchange;
 mod fair;
@@ -23,12 +22,12 @@ mod http1;
 mod limits;
 mod listen;
 mod origin;
-#[cfg_attr(not(test), expect(dead_code, reason = "core takes it up"))]
 mod outcome;
 mod page;
 mod passage;
 mod pool;
 mod preface;
+mod record;
 mod redirect;
 mod refusal;
 mod request;
@@ -46,6 +45,7 @@ mod upstream;
 mod waiting;
 mod worker;
 
+pub use access_log::AccessLogError;
 pub use listen::ListenError;
 pub use text::get_text;
 pub use upstream::Upstream;
@@ -55,6 +55,8 @@ use crate::{
     config::proxy::{Http1, Network, ProxyConfig, SameSite},
     route::Routes,
 };
+use access_log::AccessLog;
+use counters::Counters;
 use limits::Limits;
 use listen::Entrance;
 use plane_core::{chance::Chance, id::ClusterName, task::Tasks};
@@ -84,6 +86,17 @@ pub struct Addresses {
     pub https: Option<SocketAddr>,
 }
 
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// It cannot write its access log.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+}
+
 /// What the data threads share.
 #[derive(Debug)]
 struct Shared {
@@ -102,6 +115,9 @@ struct Shared {
     proxy_protocol: bool,
     http1: Http1,
     chance: Chance,
+    counters: Counters,
+    /// Where each request is told, if anywhere.
+    access_log: Option<AccessLog>,
     /// Open connections of clients.
     connections: AtomicUsize,
     /// Those of each address, where that is limited.
@@ -126,15 +142,17 @@ impl Proxy {
     /// Listens, and serves until the tasks are told to stop. Gives the addresses that it listens on.
     ///
     /// # Errors
-    /// Where an address cannot be listened on.
+    /// Where an address cannot be listened on, or the access log not be opened.
     pub fn start(
         config: &ProxyConfig,
         tls: Option<Tls>,
         cluster: ClusterName,
         routes: Routes,
         tasks: &Tasks,
-    ) -> Result<Addresses, ListenError> {
+    ) -> Result<Addresses, ProxyError> {
         let threads = config.threads();
+        let access_log = config.access_log.as_ref().map(|target| AccessLog::open(target, tasks)).transpose()?;
+        let counters = Counters::new(threads);
         let (http_sockets, http) = listen::bind(config.bind_ip, config.http_port, threads)?;
         let https = tls.as_ref().map(|tls| listen::bind(config.bind_ip, tls.port, threads)).transpose()?;
         let shared = Arc::new(Shared {
@@ -149,6 +167,8 @@ impl Proxy {
             waiting_page: config.waiting_page,
             http1: config.http1,
             chance: Chance::system(),
+            counters: counters.clone(),
+            access_log,
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),
         });
@@ -172,6 +192,7 @@ impl Proxy {
                 .map_err(|cause| ListenError { address: http, cause })?;
             tasks.spawn_essential(format!("data thread {number} of the proxy"), thread.ended());
         }
+        counters.tell(tasks);
         Ok(Addresses { http, https: address })
     }
 }

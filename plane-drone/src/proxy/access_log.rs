@@ -13,7 +13,7 @@ use crate::config::proxy::AccessLogTarget;
 use plane_core::task::Tasks;
 use std::{
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::AsyncWriteExt,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -41,7 +41,7 @@ const LAST_LINES: Duration = Duration::from_secs(7);
 /// A file that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("the access log {path:?} cannot be opened: {cause}; check proxy.access_log and its folder's permissions")]
-pub(super) struct AccessLogError {
+pub struct AccessLogError {
     path: PathBuf,
     cause: io::Error,
 }
@@ -54,8 +54,8 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the log. Its task ends once the tasks are told to stop and all clones are gone, or a few seconds after.
-    pub(super) async fn open(target: &AccessLogTarget, tasks: &Tasks) -> Result<Self, AccessLogError> {
+    /// Opens the log, which waits for the disk. Its task ends once the tasks are told to stop and all clones are gone, or a few seconds after.
+    pub(super) fn open(target: &AccessLogTarget, tasks: &Tasks) -> Result<Self, AccessLogError> {
         let out = match target {
             AccessLogTarget::Stdout => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
@@ -65,7 +65,7 @@ impl AccessLog {
             AccessLogTarget::File(path) => {
                 let failed = |cause| AccessLogError { path: path.clone(), cause };
                 let rotated = signal(SignalKind::hangup()).map_err(failed)?;
-                let file = append_to(path).await.map_err(failed)?;
+                let file = append_to(path).map_err(failed)?.into();
                 Out { file, rotation: Some(Rotation { path: path.clone(), rotated }) }
             }
         };
@@ -91,9 +91,9 @@ impl AccessLog {
     }
 }
 
-async fn append_to(path: &Path) -> io::Result<File> {
+fn append_to(path: &Path) -> io::Result<std::fs::File> {
     // Who asked for what is not for everybody on the machine.
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path).await
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 /// Where lines go.
@@ -131,9 +131,9 @@ impl Out {
     /// Opens the file anew. Where that fails, lines go on to the old one.
     async fn reopen(&mut self) {
         let Some(Rotation { path, .. }) = &self.rotation else { return };
-        match append_to(path).await {
+        match append_to(path) {
             Ok(new) => {
-                self.file = new;
+                self.file = new.into();
                 tracing::info!(path = %path.display(), "the access log is opened anew");
             }
             Err(error) => tracing::warn!(path = %path.display(), %error, "the access log cannot be opened anew"),

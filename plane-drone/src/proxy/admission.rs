@@ -65,7 +65,11 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
     };
     let mut was_held = false;
     loop {
-        match shared.routes.find(&target.backend) {
+        let found = shared.routes.find(&target.backend);
+        if !matches!(found, Found::Unknown) {
+            passage.record.backend(&target.backend);
+        }
+        match found {
             Found::Unknown => return pass_through(passage.worker(), asked, Refusal::Unknown),
             Found::Ended if was_held => return Err(Refusal::Broken),
             Found::Ended => return Err(Refusal::Ended),
@@ -75,6 +79,7 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
                     return Ok(Admission::Answered(answer));
                 }
                 if shared.waiting_page && (asked.is_for_page)() {
+                    passage.record.refused(Refusal::NotYet);
                     return Ok(Admission::Answered(waiting::page().into_response(false)));
                 }
                 hold(passage.worker(), &waiting).await?;

@@ -7,6 +7,7 @@ use super::{
     connection::Seat,
     origin::{Claims, Origin},
     passage::{Answer, Passage, Received, Sent},
+    record::Told,
     refusal::Refusal,
     request::{self, Upgrade},
     strict,
@@ -36,16 +37,36 @@ const WEBSOCKET: &str = "websocket";
 /// Answers a request, in one way or another.
 pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Incoming>) -> Response<Answer> {
     let passage = Passage::begin(seat);
+    note(&passage, &request);
     let is_head = request.method() == Method::HEAD;
     let accept = request.headers().get(header::ACCEPT).cloned();
     match pass(&passage, seat, request).await {
         Ok(response) => response,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
+            passage.record.refused(refusal);
             let accept = accept.as_ref().map(text);
-            refusal.into_response_for(accept, is_head).map(|body| Answer::Own { body, _passage: Some(passage) })
+            refusal.into_response_for(accept, is_head).map(|body| Answer::Own { body, passage: Some(passage) })
         }
     }
+}
+
+/// Notes what is told of a request.
+pub(super) fn note(passage: &Passage, request: &Request<Incoming>) {
+    passage.record.head(passage.seat(), || {
+        let uri = request.uri();
+        let field = || request.headers().get(header::HOST).map_or("", text);
+        Told {
+            method: request.method().as_str(),
+            host: uri.authority().map_or_else(field, |authority| authority.as_str()),
+            path: uri.path_and_query().map_or("", |path| path.as_str()),
+            protocol: match request.version() {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+        }
+    });
 }
 
 async fn pass(
@@ -56,6 +77,8 @@ async fn pass(
     let upgrade = wanted_upgrade(&request, &passage.worker().shared.chance)?;
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
+    let origin = origin(seat, &head.headers);
+    passage.record.client(origin.client);
     let worker = passage.worker();
     let limits = &worker.shared.limits;
     if body.size_hint().lower() > limits.body_bytes {
@@ -68,7 +91,6 @@ async fn pass(
     if path.len() + head.method.as_str().len() + FIRST_LINE_REST > limits.request_line_bytes {
         return Err(Refusal::TargetTooLong);
     }
-    let origin = origin(seat, &head.headers);
     let credentials = |token: &_| auth::check(&head.headers, token);
     let field = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let is_for_page = || waiting::is_for(head.method.as_str(), field("accept"), field("sec-fetch-mode"));
@@ -77,7 +99,8 @@ async fn pass(
     let admitted = match admit(passage, &asked).await? {
         Admission::Passes(admitted) => admitted,
         Admission::Answered(response) => {
-            return Ok(response.map(|body| Answer::Own { body, _passage: Some(passage.clone()) }));
+            passage.record.answered(response.status().as_u16());
+            return Ok(response.map(|body| Answer::Own { body, passage: Some(passage.clone()) }));
         }
     };
     let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
@@ -138,6 +161,7 @@ async fn forward(
         return Err(Refusal::NotYet);
     }
     strict::response(response.headers())?;
+    passage.record.status(response.status().as_u16());
     let Some((client_side, upgrade)) = upgrade else {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refusal::Broken);
@@ -156,8 +180,9 @@ async fn forward(
     let backend_side = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
     request::clean_upgrade_response(&mut head.status, &mut head.headers, upstream.name(), &upgrade)?;
+    passage.record.status(head.status.as_u16());
     worker.spawn("tunnel", run_tunnel(passage.clone(), client_side, backend_side, link));
-    Ok(Response::from_parts(head, Answer::Own { body: Full::default(), _passage: None }))
+    Ok(Response::from_parts(head, Answer::Own { body: Full::default(), passage: None }))
 }
 
 async fn run_tunnel(passage: Rc<Passage>, client: OnUpgrade, backend: OnUpgrade, link: Link) {

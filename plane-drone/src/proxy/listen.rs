@@ -4,6 +4,7 @@
 use super::{
     Shared,
     connection::{Activity, Seat},
+    counters::Open,
     http1,
     preface::{self, Preface, PrefaceError},
     request::{Client, Scheme},
@@ -115,7 +116,7 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door) {
         match worker.timers.limit(pin!(door.listener.accept()), look).await {
             Ok(Ok((stream, peer))) => {
                 let (own, entrance) = (worker.clone(), door.entrance.clone());
-                let place = Place::take(&worker.shared, peer.ip());
+                let place = Place::take(&worker, peer.ip());
                 worker.spawn("connection", enter(own, stream, peer, entrance, place));
             }
             Ok(Err(error)) => {
@@ -133,12 +134,14 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door) {
 pub(super) struct Place {
     shared: Arc<Shared>,
     counted: Option<IpAddr>,
+    _open: Option<Open>,
 }
 
 impl Place {
-    fn take(shared: &Arc<Shared>, address: IpAddr) -> Option<Self> {
+    fn take(worker: &Worker, address: IpAddr) -> Option<Self> {
+        let shared = &worker.shared;
         let taken = shared.connections.fetch_add(1, Ordering::Relaxed);
-        let mut place = Self { shared: shared.clone(), counted: None };
+        let mut place = Self { shared: shared.clone(), counted: None, _open: None };
         if taken >= shared.limits.connections {
             return None;
         }
@@ -152,6 +155,7 @@ impl Place {
             *count += 1;
             place.counted = Some(address);
         }
+        place._open = Some(worker.counter.connection());
         Some(place)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{
     connection::Seat,
+    record::Record,
     refusal::Refusal,
     request::clean_trailers,
     timers::{Look, after},
@@ -15,6 +16,8 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
     cell::{Cell, OnceCell},
+    error::Error as _,
+    io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -49,6 +52,8 @@ pub(super) struct Passage {
     wants_body: Cell<bool>,
     /// Why nobody may answer it any more.
     broken: Cell<Option<Refusal>>,
+    /// What is told of it at its end.
+    pub(super) record: Record,
 }
 
 impl Passage {
@@ -60,6 +65,7 @@ impl Passage {
             moved: Cell::new(seat.worker.timers.clock().now()),
             wants_body: Cell::new(false),
             broken: Cell::new(None),
+            record: Record::begin(),
         })
     }
 
@@ -67,6 +73,10 @@ impl Passage {
     pub(super) fn enter(&self, entered: InFlight) {
         // Set once: a request has one backend.
         let _ = self.entered.set(entered);
+    }
+
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     pub(super) fn worker(&self) -> &Rc<Worker> {
@@ -121,6 +131,7 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         self.seat.activity.end();
+        self.record.tell(&self.seat.worker);
     }
 }
 
@@ -145,6 +156,11 @@ impl Sent {
     /// Nothing.
     pub(super) fn empty(passage: Rc<Passage>) -> Self {
         Self { inner: None, passage, left: 0, waits: None }
+    }
+
+    /// Whether nothing more may pass.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.passage.is_fenced()
     }
 
     /// The same, where there is no body.
@@ -178,14 +194,18 @@ impl Body for Sent {
             this.passage.moved.set(this.passage.now());
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
-            let Some(left) = this.left.checked_sub(bytes) else {
+            let bytes = frame.data_ref().map_or(0, Buf::remaining);
+            this.passage.record.received(bytes);
+            let Some(left) = this.left.checked_sub(bytes as u64) else {
                 this.passage.broken.set(Some(Refusal::TooLarge));
                 return Poll::Ready(Some(Err(TooLong(this.passage.worker().shared.limits.body_bytes).into())));
             };
             this.left = left;
         }
-        if let Poll::Ready(Some(Err(_))) = &polled {
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            if !is_malformed(error) {
+                this.passage.record.client_gone();
+            }
             this.passage.broken.set(Some(Refusal::Malformed));
         }
         polled.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
@@ -206,6 +226,12 @@ impl Drop for Sent {
     }
 }
 
+/// Whether a client sent what is no body, rather than nothing more: that is how hyper tells them apart.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData))
+}
+
 /// The body of a response, on its way to a client.
 #[derive(Debug)]
 pub(super) struct Received {
@@ -221,6 +247,7 @@ impl Received {
     }
 
     fn complete(&mut self) {
+        self.passage.record.passed();
         if let Some((upstream, link)) = self.through.take() {
             self.passage.worker().pools.give_back(&upstream, link, self.passage.now());
         }
@@ -233,11 +260,15 @@ impl Body for Received {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.passage.is_fenced() {
+            self.passage.record.broken_off(Refusal::NotYet);
             return Poll::Ready(Some(Err(Fenced.into())));
         }
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) {
-            self.complete();
+        match &polled {
+            Poll::Ready(None) => self.complete(),
+            Poll::Ready(Some(Ok(frame))) => self.passage.record.sent(frame.data_ref().map_or(0, Buf::remaining)),
+            Poll::Ready(Some(Err(_))) => self.passage.record.broken_off(Refusal::Broken),
+            Poll::Pending => {}
         }
         polled.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
     }
@@ -278,7 +309,7 @@ pub(super) enum Answer {
         /// It.
         body: Full<Bytes>,
         /// That request.
-        _passage: Option<Rc<Passage>>,
+        passage: Option<Rc<Passage>>,
     },
     /// What a backend says.
     Theirs(Received),
@@ -290,7 +321,13 @@ impl Body for Answer {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Own { body, .. } => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Own { body, passage } => {
+                let polled = Pin::new(body).poll_frame(cx).map_err(|never| match never {});
+                if let (Poll::Ready(Some(Ok(frame))), Some(passage)) = (&polled, passage) {
+                    passage.record.sent(frame.data_ref().map_or(0, Buf::remaining));
+                }
+                polled
+            }
             Self::Theirs(body) => Pin::new(body).poll_frame(cx),
         }
     }

@@ -12,15 +12,18 @@ use hyper::{
 /// The port that `https` URLs leave out.
 const DEFAULT_PORT: u16 = 443;
 
-/// The answer to a request in the open. Its body is not read.
-pub(super) fn answer<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Response<Full<Bytes>> {
+/// The answer to a request in the open that is not led there.
+pub(super) fn refuse<B>(request: &Request<B>, refusal: Refusal) -> Response<Full<Bytes>> {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let is_head = request.method() == Method::HEAD;
-    lead(request, has_certificate, port).unwrap_or_else(|refusal| refusal.into_response_for(accept, is_head))
+    refusal.into_response_for(accept, request.method() == Method::HEAD)
 }
 
-/// Leads there for good (RFC 9110, section 15.4.9: the method and the body stay the same).
-fn lead<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Result<Response<Full<Bytes>>, Refusal> {
+/// Leads a request there for good (RFC 9110, section 15.4.9: the method and the body stay the same). Its body is not read.
+pub(super) fn lead<B>(
+    request: &Request<B>,
+    has_certificate: bool,
+    port: u16,
+) -> Result<Response<Full<Bytes>>, Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal::MethodNotAllowed);
     }
@@ -47,6 +50,10 @@ fn lead<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Result<Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answer<B>(request: &Request<B>, has_certificate: bool, port: u16) -> Response<Full<Bytes>> {
+        lead(request, has_certificate, port).unwrap_or_else(|refusal| refuse(request, refusal))
+    }
 
     fn asked(target: &str, host: &str, port: u16) -> (u16, Option<String>) {
         let request = Request::post(target).header("host", host).body(()).unwrap();

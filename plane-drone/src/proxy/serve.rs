@@ -64,8 +64,14 @@ async fn respond(seat: Rc<Seat>, service: Service, request: Request<Incoming>) -
         Service::Backends => exchange::answer(&seat, request).await,
         Service::Redirect { served, port } => {
             let passage = Passage::begin(&seat);
-            redirect::answer(&request, served.is_there(), port)
-                .map(|body| Answer::Own { body, _passage: Some(passage) })
+            exchange::note(&passage, &request);
+            let led = redirect::lead(&request, served.is_there(), port);
+            match &led {
+                Ok(response) => passage.record.answered(response.status().as_u16()),
+                Err(refusal) => passage.record.refused(*refusal),
+            }
+            let response = led.unwrap_or_else(|refusal| redirect::refuse(&request, refusal));
+            response.map(|body| Answer::Own { body, passage: Some(passage) })
         }
     })
 }

@@ -1,6 +1,7 @@
 //! TLS from clients (RFC 8446, and 1.2 by RFC 5246): the handshake, and what of TLS its streams do not show.
 
 use super::{
+    counters::Handshake,
     timers::{Look, after},
     worker::{Stage, Worker},
 };
@@ -145,6 +146,11 @@ pub(super) async fn handshake(
         Stage::Draining | Stage::Closing => Look::Over("the drone stops"),
     };
     let shaken = worker.timers.limit(pin!(acceptor.accept(stream)), look).await;
+    worker.counter.handshake(match &shaken {
+        Ok(Ok(_)) => Handshake::Done,
+        Err(_) if worker.stage() == Stage::Serving => Handshake::TimedOut,
+        Ok(Err(_)) | Err(_) => Handshake::Failed,
+    });
     shaken.map_err(|reason| io::Error::new(ErrorKind::TimedOut, reason))?.map(Encrypted)
 }
 

@@ -4,6 +4,8 @@
 use super::{
     buffer::Buffer,
     passage::{Fenced, Passage},
+    record::Record,
+    refusal::Refusal,
 };
 use bytes::Bytes;
 use std::{
@@ -33,12 +35,14 @@ struct Half {
     is_flushed: bool,
     has_ended: bool,
     is_shut: bool,
+    /// Notes how many bytes came.
+    note: fn(&Record, usize),
 }
 
 impl Half {
-    fn new(early: Bytes) -> Self {
+    fn new(early: Bytes, note: fn(&Record, usize)) -> Self {
         let pending = if early.is_empty() { Pending::None } else { Pending::Early(early) };
-        Self { pending, is_flushed: true, has_ended: false, is_shut: false }
+        Self { pending, is_flushed: true, has_ended: false, is_shut: false, note }
     }
 
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, passage: &Passage) -> Poll<io::Result<()>>
@@ -73,7 +77,10 @@ impl Half {
             }
             match read.filled().len() {
                 0 => self.has_ended = true,
-                bytes => self.pending = Pending::Read(buffer, 0, bytes),
+                bytes => {
+                    (self.note)(&passage.record, bytes);
+                    self.pending = Pending::Read(buffer, 0, bytes);
+                }
             }
         }
         cx.waker().wake_by_ref();
@@ -121,13 +128,24 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut up = Half::new(std::mem::take(&mut client.early));
-    let mut down = Half::new(std::mem::take(&mut backend.early));
+    let record = &passage.record;
+    let _open = passage.worker().counter.tunnel();
+    record.upgraded();
+    record.received(client.early.len());
+    record.sent(backend.early.len());
+    let mut up = Half::new(std::mem::take(&mut client.early), Record::received);
+    let mut down = Half::new(std::mem::take(&mut backend.early), Record::sent);
     let (client, backend) = (&mut client.stream, &mut backend.stream);
-    poll_fn(|cx| {
+    let carried = poll_fn(|cx| {
         let up = up.poll(cx, client, backend, &passage)?;
         let down = down.poll(cx, backend, client, &passage)?;
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await
+    .await;
+    if passage.is_fenced() {
+        record.broken_off(Refusal::NotYet);
+    }
+    // Whichever side ended it: that is how they end.
+    record.passed();
+    carried
 }

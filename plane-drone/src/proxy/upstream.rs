@@ -102,6 +102,10 @@ impl Upstream {
             }
         };
         let mut link = self.connect(worker).await.map_err(|error| self.failed(&error))?;
+        // Somebody else may hold the backend's lock by now.
+        if request.body().is_fenced() {
+            return Err(Refusal::NotYet);
+        }
         link.budget.begin(HEAD);
         let response = link.sender.send_request(request).await.map_err(|error| self.failed(&error))?;
         link.budget.end();

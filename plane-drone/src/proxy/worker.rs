@@ -3,6 +3,7 @@
 
 use super::{
     Shared,
+    counters::Counter,
     http1::Sockets,
     listen::{self, Door},
     pool::Pools,
@@ -34,6 +35,8 @@ pub(super) enum Stage {
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) timers: Timers,
+    /// What this thread counts.
+    pub(super) counter: Counter,
     pub(super) pools: Pools,
     pub(super) sockets: Sockets,
     stage: Cell<Stage>,
@@ -141,6 +144,7 @@ impl Thread {
                     pools: Pools::default(),
                     sockets: Sockets::default(),
                     timers: Timers::new(),
+                    counter: shared.counters.of_thread(number),
                     stage: Cell::new(Stage::Serving),
                     tasks: TaskTracker::new(),
                     shared,

@@ -43,7 +43,7 @@ async fn lines_are_appended_and_the_last_ones_before_the_end() {
     let file = folder.path().join("access.log");
     for round in 1..=2 {
         let tasks = Tasks::new();
-        let log = AccessLog::open(&AccessLogTarget::File(file.clone()), &tasks).await.unwrap();
+        let log = AccessLog::open(&AccessLogTarget::File(file.clone()), &tasks).unwrap();
         for _ in 0..1000 {
             log.log(&entry("/a"));
         }
@@ -60,7 +60,7 @@ async fn lines_are_appended_and_the_last_ones_before_the_end() {
 async fn a_clone_that_stays_does_not_hold_up_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = Tasks::new();
-    let _log = AccessLog::open(&AccessLogTarget::File(folder.path().join("log")), &tasks).await.unwrap();
+    let _log = AccessLog::open(&AccessLogTarget::File(folder.path().join("log")), &tasks).unwrap();
     assert!(tasks.shut_down(crate::STOP_DEADLINE).await);
 }
 
@@ -69,7 +69,7 @@ async fn after_a_rotation_lines_go_to_a_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let (file, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
     let tasks = Tasks::new();
-    let log = AccessLog::open(&AccessLogTarget::File(file.clone()), &tasks).await.unwrap();
+    let log = AccessLog::open(&AccessLogTarget::File(file.clone()), &tasks).unwrap();
     log.log(&entry("/before"));
     until(|| paths(&file) == ["/before"]).await;
     std::fs::rename(&file, &moved).unwrap();
@@ -96,14 +96,14 @@ async fn what_does_not_fit_is_counted_and_nobody_waits() {
 async fn a_file_that_cannot_be_opened_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let target = AccessLogTarget::File(folder.path().join("none").join("log"));
-    let error = AccessLog::open(&target, &Tasks::new()).await.unwrap_err().to_string();
+    let error = AccessLog::open(&target, &Tasks::new()).unwrap_err().to_string();
     assert!(error.contains("none/log") && error.contains("proxy.access_log"), "{error}");
 }
 
 #[tokio::test]
 async fn a_file_that_cannot_be_written_costs_lines_and_nothing_else() {
     let tasks = Tasks::new();
-    let log = AccessLog::open(&AccessLogTarget::File("/dev/full".into()), &tasks).await.unwrap();
+    let log = AccessLog::open(&AccessLogTarget::File("/dev/full".into()), &tasks).unwrap();
     log.log(&entry("/"));
     // The loss is told at once, and counted from nothing again.
     until(|| log.lines.capacity() == QUEUE_LINES && log.lost.load(Ordering::Relaxed) == 0).await;

@@ -15,6 +15,7 @@ use crate::{
         auth,
         origin::{Claims, Origin},
         passage::Passage,
+        record::Told,
         refusal::Refusal,
         request::{Client, Scheme},
         retry::is_idempotent,
@@ -131,6 +132,15 @@ pub(super) async fn decide(
     head: &RequestHead<'_, '_>,
     out: &mut Vec<u8>,
 ) -> (Asks, Decision) {
+    passage.record.head(passage.seat(), || Told {
+        method: head.method,
+        host: head.authority,
+        path: head.path,
+        protocol: match head.version {
+            Version::Http11 => "HTTP/1.1",
+            Version::Http10 => "HTTP/1.0",
+        },
+    });
     let asks = Asks::of(head);
     match pass(passage, peer, head, out).await {
         Ok(decision) => (asks, decision),
@@ -144,13 +154,16 @@ async fn pass(
     head: &RequestHead<'_, '_>,
     out: &mut Vec<u8>,
 ) -> Result<Decision, Refusal> {
+    let from = From::of(peer, head.fields, &passage.worker().shared.trusted);
+    if let From::Proxy(origin) = &from {
+        passage.record.client(origin.client);
+    }
     if head.form == Form::Authority {
         return Err(Refusal::MethodNotAllowed);
     }
     if matches!(head.framing, Framing::Length(length) if length > passage.worker().shared.limits.body_bytes) {
         return Err(Refusal::TooLarge);
     }
-    let from = From::of(peer, head.fields, &passage.worker().shared.trusted);
     let fields = || head.fields.iter().map(|field| (field.name, field.value));
     let credentials = |token: &_| auth::check_fields(fields(), token);
     let field = |name| head.values(name).next().and_then(|value| std::str::from_utf8(value).ok());

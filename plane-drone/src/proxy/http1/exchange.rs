@@ -183,7 +183,10 @@ impl Exchange<'_> {
     fn fail(&self, refusal: Refusal, reason: &'static str) -> Outcome {
         match self.down.stage {
             Stage::Head => Outcome::Refused(refusal),
-            _ => Outcome::Cut(reason),
+            _ => {
+                self.passage.record.broken_off(refusal);
+                Outcome::Cut(reason)
+            }
         }
     }
 
@@ -240,6 +243,7 @@ impl Exchange<'_> {
         let passed = passed.map_err(|why| self.fail(why.refusal(), "the client's chunks are malformed"))?;
         near.input.extend_from_slice(buffer.get(read.start + passed.consumed..read.end).unwrap_or_default());
         self.up.data += passed.data as u64;
+        self.passage.record.received(passed.data);
         if self.up.data > self.passage.worker().shared.limits.body_bytes {
             return Err(self.fail(Refusal::TooLarge, "the body of the request is too long"));
         }
@@ -319,7 +323,7 @@ impl Exchange<'_> {
             Err(why) => {
                 tracing::debug!(address = %self.upstream.address(), %why, "an answer's body is malformed");
                 if !is_first {
-                    return Err(Outcome::Cut("the backend's chunks are malformed"));
+                    return Err(self.fail(Refusal::Broken, "the backend's chunks are malformed"));
                 }
                 // Its head has not gone yet.
                 down.out.before.truncate(down.head_at);
@@ -329,6 +333,7 @@ impl Exchange<'_> {
         if passed.consumed < read.len() {
             down.is_reusable = false;
         }
+        self.passage.record.sent(passed.data);
         down.out.load(buffer, passed.range);
         if down.body.is_done() {
             down.stage = Stage::Complete;
@@ -392,6 +397,7 @@ impl Exchange<'_> {
             put_response(&mut down.out.before, head, &Answering { backend, framing, after, date });
         });
         pace.awaits_nothing();
+        self.passage.record.status(head.status);
         down.closes = after == After::Closes;
         down.is_reusable = head.is_persistent;
         down.body = Body::new(head.framing, framing);
@@ -412,7 +418,7 @@ impl Exchange<'_> {
                 self.down.stage = Stage::Complete;
                 Ok(())
             }
-            _ => Err(Outcome::Cut("the backend broke off")),
+            _ => Err(self.fail(Refusal::Broken, "the backend broke off")),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::proxy::{
 };
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Response;
+use hyper::{Response, body::Body as _};
 use std::{
     future::{Future, poll_fn},
     io,
@@ -199,7 +199,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
             (passage, polled)
         };
         match decided {
-            (_, Poll::Pending) => Step::Wait,
+            (passage, Poll::Pending) => {
+                passage.record.void();
+                Step::Wait
+            }
             (passage, Poll::Ready((asks, decision))) => self.begin(passage, asks, decision, bytes, end),
         }
     }
@@ -209,11 +212,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
         let (mut body, mut data, mut at) = (Body::new(asks.framing, asks.framing), 0, asks.length);
         if matches!(decision, Decision::Passes(_)) && !body.is_done() && at < end {
             match body.pass(bytes, at..end, &mut self.up.after) {
-                Err(why) => return Step::Malformed(why),
+                Err(why) => {
+                    passage.record.refused(why.refusal());
+                    return Step::Malformed(why);
+                }
                 Ok(passed) => {
                     self.up.before.extend_from_slice(bytes.get(passed.range).unwrap_or_default());
                     at += passed.consumed;
                     data = passed.data as u64;
+                    passage.record.received(passed.data);
                 }
             }
         }
@@ -265,8 +272,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
         let Begun { passage, asks, decision, body, data } = begun;
         match decision {
             Decision::Passes(upstream) => self.exchange(passage, &asks, &upstream, body, data).await,
-            Decision::Answered(response) => self.answer(Some(passage), &asks, asks.has_body(), response).await,
+            Decision::Answered(response) => {
+                passage.record.answered(response.status().as_u16());
+                self.answer(Some(passage), &asks, asks.has_body(), response).await
+            }
             Decision::Refused(refusal) => {
+                passage.record.refused(refusal);
                 let response = refusal.into_response_for(asks.accept.as_deref(), asks.is_head);
                 self.answer(Some(passage), &asks, asks.has_body(), response).await
             }
@@ -283,6 +294,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
     ) -> bool {
         let after = asks.after(is_unread || self.pace.is_ending());
         let now = self.seat.worker.timers.clock().now();
+        if let Some(passage) = passage.as_ref().filter(|_| !asks.is_head) {
+            let bytes = response.body().size_hint().exact().unwrap_or(0);
+            passage.record.sent(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
         put_own(&mut self.down.before, response, asks.is_head, after, now);
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
         drop(passage);
@@ -357,6 +372,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
         (self.up, self.down) = (up.out, down.out);
         match outcome {
             Outcome::Complete { goes_on } => {
+                passage.record.passed();
                 drop(passage);
                 if !goes_on {
                     self.close(is_unread).await;
@@ -371,6 +387,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
             }
             Outcome::Refused(refusal) => {
                 drop(backend);
+                passage.record.refused(refusal);
                 let accept = accepted(&self.up.before, self.limits);
                 let response = refusal.into_response_for(accept.as_deref(), asks.is_head);
                 self.answer(Some(passage), asks, is_unread, response).await
