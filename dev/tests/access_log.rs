@@ -20,7 +20,13 @@ use plane_dev::harness::{
     self_signed,
 };
 use serde_json::Value;
-use std::{convert::Infallible, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{Shutdown, SocketAddr},
+    os::fd::AsFd,
+    path::Path,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
@@ -40,10 +46,13 @@ enum Sender {
 struct Client {
     sender: Sender,
     connection: JoinHandle<()>,
+    /// Closed for all who still hold it: a request that is not complete would keep the connection.
+    socket: std::net::TcpStream,
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
         self.connection.abort();
     }
 }
@@ -59,15 +68,17 @@ struct Front {
 
 impl Front {
     async fn connect(&self) -> Client {
-        let stream = TokioIo::new(self.tls.connect_once_served(self.proxy, &self.host).await.unwrap());
+        let stream = self.tls.connect_once_served(self.proxy, &self.host).await.unwrap();
+        let socket = stream.get_ref().0.as_fd().try_clone_to_owned().unwrap().into();
+        let stream = TokioIo::new(stream);
         if self.spoken == Version::HTTP_2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
             let connection = tokio::spawn(async move { drop(connection.await) });
-            return Client { sender: Sender::Two(sender), connection };
+            return Client { sender: Sender::Two(sender), connection, socket };
         }
         let (sender, connection) = http1::handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Client { sender: Sender::One(sender), connection }
+        Client { sender: Sender::One(sender), connection, socket }
     }
 
     fn request(&self, method: Method, path: &str, token: &str) -> hyper::http::request::Builder {
