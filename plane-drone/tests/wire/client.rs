@@ -81,11 +81,9 @@ impl Client {
         true
     }
 
-    /// Takes some bytes that are there, and forgets them. `None` where the connection is over.
-    pub(crate) async fn take_some(&mut self) -> Option<()> {
-        self.0.more().await.ok()?;
-        self.0.forget();
-        Some(())
+    /// Takes so many bytes and forgets them. Whether they came.
+    pub(crate) async fn take(&mut self, count: usize) -> bool {
+        self.0.exactly(count).await.is_ok()
     }
 
     /// Waits until the other side has closed; gives what came before.

@@ -115,10 +115,6 @@ impl Wire {
         &self.buffer
     }
 
-    pub(crate) fn forget(&mut self) {
-        self.buffer.clear();
-    }
-
     pub(crate) fn set_patience(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }

@@ -209,9 +209,8 @@ async fn an_answer_that_is_taken_slowly() {
         client.send(&get(HOSTILE, &open.host), Pace::Whole).await;
         let began = Instant::now();
         while began.elapsed() < LIMIT * 4 {
-            // What was taken is more than the kernel holds back before it lets more come.
-            let taking = timeout(NOW_AND_THEN / 3, async { while client.take_some().await.is_some() {} });
-            assert!(taking.await.is_err(), "it was cut");
+            // What is taken is more than the kernel holds back before it lets more come, and far from all.
+            assert!(client.take(1 << 20).await, "it was cut");
             sleep(NOW_AND_THEN).await;
         }
     })
