@@ -11,14 +11,15 @@ use super::{
     request::{self, Upgrade},
     strict,
     timers::Look,
-    upgraded, waiting,
+    upgraded,
+    upstream::Link,
+    waiting,
     worker::{Stage, Worker},
 };
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
-    client::conn::http1::SendRequest,
     ext::Protocol,
     header::{self, HeaderValue},
     http::request::Parts,
@@ -129,14 +130,14 @@ async fn forward(
         _ => Sent::new(body, passage.clone()),
     };
     let sending = pin!(upstream.send(worker, Request::from_parts(head, body)));
-    let (mut response, sender) = worker.timers.limit(sending, |now| passage.look(now)).await??;
+    let (mut response, link) = worker.timers.limit(sending, |now| passage.look(now)).await??;
     strict::response(response.headers())?;
     let Some((client_side, upgrade)) = upgrade else {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refusal::Broken);
         }
         request::clean_response(response.headers_mut(), upstream.name());
-        return Ok(response.map(|body| Answer::Theirs(Received::new(body, passage.clone(), upstream, sender))));
+        return Ok(response.map(|body| Answer::Theirs(Received::new(body, passage.clone(), upstream, link))));
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // A success would tell a client with HTTP/2 that there is a tunnel.
@@ -144,20 +145,20 @@ async fn forward(
             return Err(Refusal::Broken);
         }
         request::clean_response(response.headers_mut(), upstream.name());
-        return Ok(response.map(|body| Answer::Theirs(Received::new(body, passage.clone(), upstream, sender))));
+        return Ok(response.map(|body| Answer::Theirs(Received::new(body, passage.clone(), upstream, link))));
     }
     let backend_side = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
     request::clean_upgrade_response(&mut head.status, &mut head.headers, upstream.name(), &upgrade);
-    worker.spawn("tunnel", run_tunnel(passage.clone(), client_side, backend_side, sender));
+    worker.spawn("tunnel", run_tunnel(passage.clone(), client_side, backend_side, link));
     Ok(Response::from_parts(head, Answer::Own { body: Full::default(), _passage: None }))
 }
 
-async fn run_tunnel(passage: Rc<Passage>, client: OnUpgrade, backend: OnUpgrade, sender: SendRequest<Sent>) {
+async fn run_tunnel(passage: Rc<Passage>, client: OnUpgrade, backend: OnUpgrade, link: Link) {
     let worker: Rc<Worker> = passage.worker().clone();
     let carried = async {
         let (client, backend) = tokio::try_join!(client, backend)?;
-        drop(sender);
+        drop(link);
         // A broken connection is how most of these end.
         let _ = upgraded::carry(client, backend, passage).await;
         Ok::<_, hyper::Error>(())

@@ -1,9 +1,14 @@
 //! Streams that let others have their turn. A backend that sends faster than what reads it would otherwise keep its data
-//! thread to itself for as long as the runtime allows.
+//! thread to itself for as long as the runtime allows; and one that sends interim answers without end would keep it busy for
+//! nothing.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,16 +16,51 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Reads in a row.
 const RUN: u8 = 2;
 
+/// How many bytes may still be read before an answer has begun. Streams have to be `Send` where they may be upgraded; one
+/// thread uses this.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(Arc<AtomicUsize>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
+
+impl Budget {
+    /// The head of an answer, with what comes before it, may have so many bytes from now on.
+    pub(super) fn begin(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The head has come.
+    pub(super) fn end(&self) {
+        self.0.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    fn spend(&self, bytes: usize) {
+        let left = self.0.load(Ordering::Relaxed);
+        if left != usize::MAX {
+            self.0.store(left.saturating_sub(bytes), Ordering::Relaxed);
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
 /// A stream that is read a few times in a row at most.
 #[derive(Debug)]
 pub(super) struct Fair<T> {
     stream: T,
     run: u8,
+    budget: Budget,
 }
 
 impl<T> Fair<T> {
-    pub(super) fn new(stream: T) -> Self {
-        Self { stream, run: 0 }
+    pub(super) fn new(stream: T, budget: Budget) -> Self {
+        Self { stream, run: 0, budget }
     }
 
     /// The stream.
@@ -36,7 +76,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Fair<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if self.budget.is_spent() {
+            return Poll::Ready(Err(io::Error::other("no answer begins in what was sent")));
+        }
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.budget.spend(buffer.filled().len() - before);
         self.run = if polled.is_ready() { self.run + 1 } else { 0 };
         polled
     }
@@ -72,10 +117,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Fair<T> {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+    use tokio::io::AsyncReadExt;
 
     #[tokio::test]
     async fn others_get_their_turn() {
-        let mut stream = Fair::new(tokio::io::repeat(7));
+        let mut stream = Fair::new(tokio::io::repeat(7), Budget::default());
         let mut turns = 0;
         for _ in 0..3 {
             let polled = poll_fn(|cx| {
@@ -89,5 +135,18 @@ mod tests {
             turns += polled.await;
         }
         assert_eq!(turns, 3 * u32::from(RUN));
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_to_begin_somewhere() {
+        let budget = Budget::default();
+        let mut stream = Fair::new(tokio::io::repeat(7), budget.clone());
+        let mut bytes = [0; 64];
+        budget.begin(100);
+        assert!(stream.read_exact(&mut bytes).await.is_ok());
+        assert!(stream.read_exact(&mut bytes).await.is_ok());
+        assert!(stream.read_exact(&mut bytes).await.is_err());
+        budget.end();
+        assert!(stream.read_exact(&mut bytes).await.is_ok());
     }
 }

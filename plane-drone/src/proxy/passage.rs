@@ -5,16 +5,13 @@ use super::{
     connection::Seat,
     refusal::Refusal,
     timers::{Look, after},
-    upstream::Upstream,
+    upstream::{Link, Upstream},
     worker::Worker,
 };
 use crate::route::InFlight;
 use bytes::{Buf, Bytes};
 use http_body_util::Full;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::http1::SendRequest,
-};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
     cell::{Cell, OnceCell},
     pin::Pin,
@@ -192,17 +189,17 @@ pub(super) struct Received {
     inner: Incoming,
     passage: Rc<Passage>,
     /// The connection that it comes through, and where that goes once it is complete.
-    through: Option<(Upstream, SendRequest<Sent>)>,
+    through: Option<(Upstream, Link)>,
 }
 
 impl Received {
-    pub(super) fn new(inner: Incoming, passage: Rc<Passage>, upstream: &Upstream, sender: SendRequest<Sent>) -> Self {
-        Self { inner, passage, through: Some((upstream.clone(), sender)) }
+    pub(super) fn new(inner: Incoming, passage: Rc<Passage>, upstream: &Upstream, link: Link) -> Self {
+        Self { inner, passage, through: Some((upstream.clone(), link)) }
     }
 
     fn complete(&mut self) {
-        if let Some((upstream, sender)) = self.through.take() {
-            self.passage.worker().pools.give_back(&upstream, sender, self.passage.now());
+        if let Some((upstream, link)) = self.through.take() {
+            self.passage.worker().pools.give_back(&upstream, link, self.passage.now());
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Connections to backends that wait for their next request: per data thread and backend, the newest first.
 
-use super::{passage::Sent, timers::millis, upstream::Upstream};
-use hyper::client::conn::http1::SendRequest;
+use super::{
+    timers::millis,
+    upstream::{Link, Upstream},
+};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -16,7 +18,7 @@ const KEPT: usize = 4096;
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Sent>,
+    link: Link,
     since: u64,
 }
 
@@ -35,30 +37,30 @@ pub(super) struct Pools {
 
 impl Pools {
     /// A connection that takes a request now.
-    pub(super) fn take(&self, upstream: &Upstream) -> Option<SendRequest<Sent>> {
+    pub(super) fn take(&self, upstream: &Upstream) -> Option<Link> {
         let mut pools = self.pools.borrow_mut();
         let idle = &mut pools.get_mut(&upstream.key())?.idle;
         for place in (0..idle.len()).rev() {
-            let sender = &idle[place].sender;
+            let sender = &idle[place].link.sender;
             if sender.is_closed() {
                 idle.remove(place);
             } else if sender.is_ready() {
-                return Some(idle.remove(place).sender);
+                return Some(idle.remove(place).link);
             }
         }
         None
     }
 
-    /// Keeps a connection whose last answer is complete.
-    pub(super) fn give_back(&self, upstream: &Upstream, sender: SendRequest<Sent>, now: u64) {
-        if self.closed.get() || sender.is_closed() {
+    /// Keeps a connection whose last answer is complete. One through which a request still goes is cut.
+    pub(super) fn give_back(&self, upstream: &Upstream, link: Link, now: u64) {
+        if self.closed.get() || !link.sender.is_ready() {
             return;
         }
         let mut pools = self.pools.borrow_mut();
         let pool =
             pools.entry(upstream.key()).or_insert_with(|| Pool { upstream: upstream.downgrade(), idle: Vec::new() });
         if pool.idle.len() < KEPT {
-            pool.idle.push(Idle { sender, since: now });
+            pool.idle.push(Idle { link, since: now });
         }
     }
 
@@ -66,7 +68,7 @@ impl Pools {
     pub(super) fn sweep(&self, now: u64) {
         let oldest = now.saturating_sub(millis(IDLE_KEPT));
         self.pools.borrow_mut().retain(|_, pool| {
-            pool.idle.retain(|idle| idle.since >= oldest && !idle.sender.is_closed());
+            pool.idle.retain(|idle| idle.since >= oldest && !idle.link.sender.is_closed());
             pool.upstream.strong_count() > 0
         });
     }

@@ -16,6 +16,10 @@ const H2C: &str = "h2c";
 /// Whether a request's head means one thing only.
 pub(super) fn request(head: &request::Parts) -> Result<(), Refusal> {
     target(&head.method, &head.uri, &head.headers, head.version)?;
+    // The one character that the library for field names takes and RFC 9110, section 5.6.2, does not.
+    if head.headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(Refusal::Malformed);
+    }
     match transfer_coding(&head.headers) {
         TransferCoding::None | TransferCoding::Chunked => Ok(()),
         TransferCoding::Other => Err(Refusal::NotImplemented),
@@ -31,10 +35,14 @@ fn target(method: &Method, uri: &Uri, fields: &HeaderMap, version: Version) -> R
     if version != Version::HTTP_2 && version >= Version::HTTP_11 && !fields.contains_key(header::HOST) {
         return Err(Refusal::BadAddress);
     }
+    let is_path = text.starts_with('/') || (text == "*" && method == Method::OPTIONS);
     let is_good = match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(_)) => *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS,
+        (Some(scheme), Some(authority)) => {
+            let is_known = *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+            is_known && !authority.as_str().contains('@') && (is_path || method == Method::CONNECT)
+        }
         (None, Some(_)) => method == Method::CONNECT,
-        (_, None) => text.starts_with('/') || (text == "*" && method == Method::OPTIONS),
+        (_, None) => is_path,
     };
     if is_good { Ok(()) } else { Err(Refusal::Malformed) }
 }

@@ -1,6 +1,12 @@
 //! The way to a backend: its address, new connections to it, and one request through one of them.
 
-use super::{fair::Fair, passage::Sent, refusal::Refusal, retry, worker::Worker};
+use super::{
+    fair::{Budget, Fair},
+    passage::Sent,
+    refusal::Refusal,
+    retry,
+    worker::Worker,
+};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -17,10 +23,13 @@ use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::oneshot};
 
 /// What is read of a backend at once, and how large the head of an answer may be, in bytes.
 const BUFFER: usize = 64 * 1024;
+/// What a backend may send until the head of its answer has come, interim answers too, in bytes: what is read with its
+/// end belongs to the body.
+const HEAD: usize = 2 * BUFFER;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The way to one address. Connections to it are kept by data threads for as long as one of these is there.
@@ -32,6 +41,15 @@ pub(super) struct Way {
     address: SocketAddr,
     /// The backend's id, as answers carry it.
     name: Option<HeaderValue>,
+}
+
+/// A connection to a backend. It is cut where this is dropped, also in the midst of a request that a backend does not
+/// read: what nobody waits for any more may not count as in use.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) sender: SendRequest<Sent>,
+    budget: Budget,
+    _held: oneshot::Sender<()>,
 }
 
 impl Upstream {
@@ -64,13 +82,17 @@ impl Upstream {
         &self,
         worker: &Rc<Worker>,
         request: Request<Sent>,
-    ) -> Result<(Response<Incoming>, SendRequest<Sent>), Refusal> {
+    ) -> Result<(Response<Incoming>, Link), Refusal> {
         let request = match worker.pools.take(self) {
             None => request,
-            Some(mut sender) => {
+            Some(mut link) => {
                 let again = retry::copy(&request);
-                match sender.try_send_request(request).await {
-                    Ok(response) => return Ok((response, sender)),
+                link.budget.begin(HEAD);
+                match link.sender.try_send_request(request).await {
+                    Ok(response) => {
+                        link.budget.end();
+                        return Ok((response, link));
+                    }
                     Err(mut failed) => match failed.take_message().or(again) {
                         Some(request) => request,
                         None => return Err(self.failed(&failed.into_error())),
@@ -78,24 +100,31 @@ impl Upstream {
                 }
             }
         };
-        let mut sender = self.connect(worker).await.map_err(|error| self.failed(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.failed(&error))?;
-        Ok((response, sender))
+        let mut link = self.connect(worker).await.map_err(|error| self.failed(&error))?;
+        link.budget.begin(HEAD);
+        let response = link.sender.send_request(request).await.map_err(|error| self.failed(&error))?;
+        link.budget.end();
+        Ok((response, link))
     }
 
-    async fn connect(&self, worker: &Rc<Worker>) -> io::Result<SendRequest<Sent>> {
+    async fn connect(&self, worker: &Rc<Worker>) -> io::Result<Link> {
         let connecting = worker.timers.within(CONNECT_LIMIT, pin!(TcpStream::connect(self.address()))).await;
         let stream = connecting.ok_or(io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
+        let budget = Budget::default();
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER);
         let (sender, connection) =
-            builder.handshake(TokioIo::new(Fair::new(stream))).await.map_err(io::Error::other)?;
+            builder.handshake(TokioIo::new(Fair::new(stream, budget.clone()))).await.map_err(io::Error::other)?;
+        let (held, let_go) = oneshot::channel();
         worker.spawn("connection to a backend", async move {
             // Whoever waits for an answer is told as well.
-            let _ = connection.with_upgrades().await;
+            tokio::select! {
+                _ = connection.with_upgrades() => {}
+                _ = let_go => {}
+            }
         });
-        Ok(sender)
+        Ok(Link { sender, budget, _held: held })
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> Refusal {

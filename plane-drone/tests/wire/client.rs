@@ -81,9 +81,12 @@ impl Client {
         true
     }
 
-    /// Takes so many bytes and forgets them. Whether they came.
-    pub(crate) async fn take(&mut self, count: usize) -> bool {
-        self.0.exactly(count).await.is_ok()
+    /// Takes some bytes that are there, and forgets them. `None` where the connection is over.
+    pub(crate) async fn take_some(&mut self) -> Option<usize> {
+        self.0.more().await.ok()?;
+        let taken = self.0.unread().len();
+        self.0.forget();
+        Some(taken)
     }
 
     /// Waits until the other side has closed; gives what came before.

@@ -115,6 +115,10 @@ impl Wire {
         &self.buffer
     }
 
+    pub(crate) fn forget(&mut self) {
+        self.buffer.clear();
+    }
+
     pub(crate) fn set_patience(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }
