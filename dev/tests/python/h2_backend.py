@@ -10,6 +10,9 @@ LINE = re.compile(rb"(" + TOKEN + rb") ((?:/|\*)[!-~]*) HTTP/1\.1")
 FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
 
 
+UNREAD_SECS = 4.0
+
+
 class Request:
     def __init__(self, method, target, fields):
         self.method, self.target, self.fields, self.body, self.whole = method, target, fields, b"", False
@@ -26,6 +29,7 @@ class Backend:
         self.address = self.listener.getsockname()
         self.lock = threading.Lock()
         self.requests, self.violations = [], []
+        self.open_targets = {}
         self.connections, self.most_connections = 0, 0
         self.under_way, self.most_under_way, self.begun = 0, 0, 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -34,6 +38,11 @@ class Backend:
         """The whole requests for a target."""
         with self.lock:
             return [request for request in self.requests if request.target == target and request.whole]
+
+    def left(self):
+        """The targets of requests that have not come to an end."""
+        with self.lock:
+            return sorted(self.open_targets.values())
 
     def _accept(self):
         while True:
@@ -79,6 +88,7 @@ class Backend:
         with self.lock:
             self.requests.append(request)
             self.begun += 1
+            self.open_targets[id(request)] = request.target
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -86,12 +96,12 @@ class Backend:
         finally:
             with self.lock:
                 self.under_way -= 1
+                del self.open_targets[id(request)]
 
     def _answer(self, connection, reader, request):
         path = request.target.split("?")[0]
         if path == "/unread":
-            # The body is never read.
-            self._wait_for_end(connection)
+            self._leave_unread(connection)
             return False
         if not self._body(reader, request):
             return False
@@ -160,6 +170,15 @@ class Backend:
             time.sleep(0.05)
             if self._ended(connection):
                 return
+
+    def _leave_unread(self, connection):
+        """Reads nothing for long enough that all buffers on the way are full, then what it takes to see the end."""
+        deadline = time.monotonic() + UNREAD_SECS
+        while time.monotonic() < deadline and not self._ended(connection):
+            time.sleep(0.05)
+        connection.settimeout(60)
+        while connection.recv(65_536):
+            pass
 
     def _ended(self, connection):
         # Unread bytes hide the end from a peek, so the kernel is asked for the state.

@@ -38,6 +38,13 @@ class Context:
                 raise Wrong(f"{what} did not come")
             time.sleep(0.01)
 
+    def nothing_left(self):
+        """Waits until the backend has no request under way."""
+        try:
+            self.until(lambda: not self.backend.left(), "the end of all requests")
+        except Wrong:
+            raise Wrong(f"requests stay open at the backend: {self.backend.left()[:5]} of {len(self.backend.left())}") from None
+
     def nothing_arrived(self, path):
         """The backend has seen no whole request for a path, and nothing that a request hid."""
         with self.connect() as link:

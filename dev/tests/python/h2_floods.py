@@ -93,6 +93,7 @@ def flood(name, make, unread=False):
         # The connection's end frees what it held; a new one is served at once.
         with context.connect() as link:
             link.expect_alive()
+        context.nothing_left()
 
     CASES.append((f"10.5 {name}", run))
 
@@ -186,6 +187,7 @@ def _(context):
         time.sleep(3)
         for link in links:
             link.close()
+    context.nothing_left()
 
 
 @case("10.5 large answers whose bytes are not read")
@@ -199,6 +201,7 @@ def _(context):
         time.sleep(3)
         for link in links:
             link.close()
+    context.nothing_left()
 
 
 @case("10.5 uploads that the backend does not read")
@@ -216,7 +219,7 @@ def _(context):
         time.sleep(2)
         for link in links:
             link.close()
-    context.until(lambda: context.backend.under_way == 0, "the end of all requests at the backend")
+    context.nothing_left()
 
 
 @case("10.5 hundreds of connections that say nothing behind the preface")
@@ -231,4 +234,4 @@ def _(context):
 
 @case("10.5 what was flooded leaves no request behind")
 def _(context):
-    context.until(lambda: context.backend.under_way == 0, "the end of all requests at the backend")
+    context.nothing_left()

@@ -3,6 +3,7 @@
 use super::{
     backend::{Event, Request},
     client::Reply,
+    grammar::Fields,
     setting::Http1,
 };
 
@@ -209,6 +210,22 @@ impl Observed {
             Event::Cut(_) | Event::Violation(_) => None,
         });
         requests.collect()
+    }
+
+    /// What was passed on and what came of it, as far as it means something: how a body is framed and how a connection is
+    /// kept are each reader's own, and trailers may be dropped (RFC 9110, section 6.5.1), which hyper does.
+    pub(crate) fn meaning(&self) -> Vec<String> {
+        let own = ["content-length", "transfer-encoding", "connection", "te"];
+        let seen = self.requests().into_iter().map(|request| {
+            let named = request.fields.0.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+            let mut fields: Vec<_> = named.filter(|(name, _)| !own.contains(&name.as_str())).collect();
+            // Of fields of different names the order means nothing (RFC 9110, section 5.3).
+            fields.sort_by(|one, other| one.0.cmp(&other.0));
+            let fields = Fields(fields);
+            format!("{} {} {fields:?} {}", request.method, request.target, request.body.escape_ascii())
+        });
+        seen.chain(self.replies.iter().filter(|reply| reply.status < 400).map(|reply| reply.status.to_string()))
+            .collect()
     }
 
     fn brief(&self) -> String {

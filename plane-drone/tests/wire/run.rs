@@ -20,37 +20,48 @@ const BEFORE_NEXT: Duration = Duration::from_millis(50);
 /// What is asked for through another connection.
 const BARRIER: &str = "/barrier";
 
-/// Runs cases with every implementation and at every pace, and fails with the list of those that failed.
+/// Runs cases with every implementation and at every pace, and fails with the list of those that failed. What was passed
+/// on has to mean the same whoever passed it on, and however it came.
 pub(crate) async fn run(cases: Vec<Case>) {
-    let mut faults = Vec::new();
-    for http1 in IMPLEMENTATIONS {
-        for pace in [Pace::Whole, Pace::Bytewise] {
-            let setting = Setting::start(http1, json!({})).await;
-            let under_way = cases.iter().enumerate().map(|(number, case)| {
-                let setting = &setting;
-                async move {
-                    let open = setting.backend(&format!("b{number}"), None).await;
-                    let outcome = one(setting, &open, case, http1, pace).await;
-                    outcome.err().map(|fault| format!("{http1:?}, {pace:?}: {}\n    {fault}", case.name))
-                }
-            });
-            faults.extend(
-                stream::iter(under_way).buffered(AT_ONCE).filter_map(std::future::ready).collect::<Vec<_>>().await,
-            );
+    let (mut faults, mut runs) = (Vec::new(), 0);
+    let mut meanings: Vec<Option<Vec<String>>> = vec![None; cases.len()];
+    for (http1, pace) in IMPLEMENTATIONS.into_iter().flat_map(|http1| [(http1, Pace::Whole), (http1, Pace::Bytewise)]) {
+        let setting = Setting::start(http1, json!({})).await;
+        let under_way = cases.iter().enumerate().map(|(number, case)| {
+            let setting = &setting;
+            async move {
+                let open = setting.backend(&format!("b{number}"), None).await;
+                (number, one(setting, &open, case, http1, pace).await)
+            }
+        });
+        let outcomes: Vec<_> = stream::iter(under_way).buffered(AT_ONCE).collect().await;
+        runs += outcomes.len();
+        for (number, outcome) in outcomes {
+            let fault = match outcome {
+                Ok(observed) => differs(&mut meanings[number], observed.meaning()),
+                Err(fault) => Some(fault),
+            };
+            faults.extend(fault.map(|fault| format!("{http1:?}, {pace:?}: {}\n    {fault}", cases[number].name)));
         }
     }
-    let runs = cases.len() * IMPLEMENTATIONS.len() * 2;
-    assert!(
-        faults.is_empty(),
-        "{} of {runs} runs of {} cases failed:\n{}",
-        faults.len(),
-        cases.len(),
-        faults.join("\n")
-    );
-    println!("{runs} runs of {} cases", cases.len());
+    let count = cases.len();
+    assert!(faults.is_empty(), "{} of {runs} runs of {count} cases failed:\n{}", faults.len(), faults.join("\n"));
+    println!("{runs} runs of {count} cases");
 }
 
-async fn one(setting: &Setting, open: &Open, case: &Case, http1: Http1, pace: Pace) -> Result<(), String> {
+/// Says where two have passed on different things. Whether one passes on what another refuses is the case's to say.
+fn differs(before: &mut Option<Vec<String>>, now: Vec<String>) -> Option<String> {
+    match before {
+        Some(before) if before.len() == now.len() && *before != now => Some(format!("{before:?}\n    and {now:?}")),
+        Some(_) => None,
+        None => {
+            *before = Some(now);
+            None
+        }
+    }
+}
+
+async fn one(setting: &Setting, open: &Open, case: &Case, http1: Http1, pace: Pace) -> Result<Observed, String> {
     let mut client = Client::connect(setting.proxy).await;
     client.send(&case.bytes(&open.host), pace).await;
     let mut observed = Observed::default();
@@ -87,7 +98,8 @@ async fn one(setting: &Setting, open: &Open, case: &Case, http1: Http1, pace: Pa
     observed.events = open.backend.events();
     let barrier = observed.events.iter().position(|event| event.is_for(BARRIER)).ok_or("no barrier")?;
     observed.events.remove(barrier);
-    case.judge(http1, &observed)
+    case.judge(http1, &observed)?;
+    Ok(observed)
 }
 
 pub(crate) fn get(path: &str, host: &str) -> Vec<u8> {
