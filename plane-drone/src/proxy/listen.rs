@@ -189,14 +189,16 @@ async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entr
         return;
     };
     let activity = Activity::new(worker.timers.clock().clone());
-    let seat =
-        |scheme| Rc::new(Seat { worker: worker.clone(), activity, client: Client { peer, scheme }, _place: place });
+    let own = activity.clone();
+    let seat = |scheme| {
+        Rc::new(Seat { worker: worker.clone(), activity: own, client: Client { peer, scheme }, _place: place })
+    };
     // Each in a box of its own: a connection holds as much memory as its way of being served needs, not as the largest.
     let is_own = worker.shared.http1 == Http1::Plane;
     match entrance {
         Entrance::Open(Service::Backends) if is_own => Box::pin(http1::serve(seat(Scheme::Http), stream)).await,
         Entrance::Open(service) => Box::pin(serve::http1(seat(Scheme::Http), stream, service)).await,
-        Entrance::Tls(acceptor) => match Box::pin(tls::handshake(&worker, &acceptor, stream)).await {
+        Entrance::Tls(acceptor) => match Box::pin(tls::handshake(&worker, &acceptor, stream, &activity)).await {
             Ok(stream) if stream.speaks_http2() => Box::pin(serve::http2(seat(Scheme::Https), stream)).await,
             Ok(stream) if is_own => Box::pin(http1::serve(seat(Scheme::Https), stream)).await,
             Ok(stream) => Box::pin(serve::http1(seat(Scheme::Https), stream, Service::Backends)).await,

@@ -7,7 +7,6 @@ use super::{
     passage::{Answer, Passage},
     redirect,
     refusal::Refusal,
-    timers::Look,
 };
 use crate::cert::Served;
 use hyper::{
@@ -130,22 +129,14 @@ async fn run<C, E: Display>(
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut is_ending = false;
     loop {
-        let look = |now| match seat.look(now, streams) {
-            Look::Over(Ending::Gently) if is_ending => Look::Again(u64::MAX),
-            found => found,
-        };
-        match seat.worker.timers.limit(connection.as_mut(), look).await {
+        match seat.worker.timers.limit(connection.as_mut(), |now| seat.look(now, streams)).await {
             Ok(Ok(())) => return false,
             Ok(Err(error)) => {
                 tracing::debug!(peer = %seat.client.peer, %error, "a connection broke");
                 return false;
             }
-            Err(Ending::Gently) => {
-                is_ending = true;
-                end_gently(connection.as_mut());
-            }
+            Err(Ending::Gently) => end_gently(connection.as_mut()),
             Err(Ending::LateHead) => return true,
             Err(Ending::AtOnce(reason)) => {
                 tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
