@@ -317,3 +317,6 @@ impl Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
