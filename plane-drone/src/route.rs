@@ -12,10 +12,10 @@ use crate::{lease::Fence, proxy::Upstream};
 use arc_swap::ArcSwap;
 use plane_core::id::{BackendId, BearerToken};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -105,13 +105,13 @@ fn is_fenced(fence: Option<&Arc<Fence>>) -> bool {
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
     live: Arc<ArcSwap<HashMap<BackendId, Entry>>>,
-    ended: Arc<Mutex<Ended>>,
+    ended: Arc<RwLock<Ended>>,
 }
 
 #[derive(Debug, Default)]
 struct Ended {
     order: VecDeque<(Instant, BackendId)>,
-    ids: HashSet<BackendId>,
+    ids: HashMap<BackendId, Instant>,
 }
 
 impl Ended {
@@ -134,7 +134,7 @@ impl Routes {
             Some(Entry::Open(route)) => Found::Open(route.clone()),
             Some(Entry::Waiting(waiting)) if is_fenced(waiting.fence.as_ref()) => Found::Fenced,
             Some(Entry::Waiting(waiting)) => Found::Waiting(waiting.clone()),
-            None if self.ended().ids.contains(backend) => Found::Ended,
+            None if self.has_ended(backend) => Found::Ended,
             None => Found::Unknown,
         }
     }
@@ -165,15 +165,22 @@ impl Routes {
         let now = Instant::now();
         let mut ended = self.ended();
         ended.expire(now);
-        if ended.ids.insert(backend.clone()) {
+        if !ended.ids.contains_key(backend) {
+            ended.ids.insert(backend.clone(), now);
             ended.order.push_back((now, backend.clone()));
         }
         drop(ended);
         self.change(backend, None);
     }
 
-    fn ended(&self) -> std::sync::MutexGuard<'_, Ended> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a backend has ended and is remembered. Readers do not wait for each other.
+    fn has_ended(&self, backend: &str) -> bool {
+        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner);
+        ended.ids.get(backend).is_some_and(|at| at.elapsed() < ENDED_FOR)
+    }
+
+    fn ended(&self) -> std::sync::RwLockWriteGuard<'_, Ended> {
+        self.ended.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, backend: &BackendId, entry: Option<Entry>) {

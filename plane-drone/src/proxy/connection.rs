@@ -25,8 +25,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const SCARCE_PERCENT: usize = 90;
 /// How long such a connection is kept then.
 const SCARCE_IDLE: Duration = Duration::from_secs(2);
-/// Not stalled.
-const FLOWS: u64 = u64::MAX;
+/// How long a connection that was asked to end may still go without a request. A client that reads nothing, or does not
+/// answer the PING that goes with it (RFC 9113, section 6.8), would keep its place for ever.
+const GENTLE: Duration = Duration::from_secs(5);
+/// What a client sends first with HTTP/2, in bytes: the preface (RFC 9113, section 3.4) and the head of a frame.
+const HTTP2_PREFACE: u64 = 24 + 9;
+/// Not at a time yet.
+const NEVER: u64 = u64::MAX;
 
 /// Why a connection ends before the client ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) struct Activity {
     clock: CoarseClock,
+    /// When it could begin with requests.
+    opened: AtomicU64,
     /// Requests under way.
     requests: AtomicU32,
     /// When the first byte of a head came, or the last request ended.
@@ -52,22 +59,35 @@ pub(super) struct Activity {
     in_head: AtomicBool,
     /// Since when the client takes nothing.
     stalled: AtomicU64,
+    /// When it was asked to end.
+    asked_to_end: AtomicU64,
+    /// Whether what the client takes is watched beneath TLS, which takes some itself.
+    is_beneath: AtomicBool,
     received: AtomicU64,
     sent: AtomicU64,
 }
 
 impl Activity {
     pub(super) fn new(clock: CoarseClock) -> Arc<Self> {
-        let since = AtomicU64::new(clock.now());
+        let (opened, since) = (AtomicU64::new(clock.now()), AtomicU64::new(clock.now()));
         Arc::new(Self {
             clock,
+            opened,
             requests: AtomicU32::new(0),
             since,
             in_head: AtomicBool::new(false),
-            stalled: AtomicU64::new(FLOWS),
+            stalled: AtomicU64::new(NEVER),
+            asked_to_end: AtomicU64::new(NEVER),
+            is_beneath: AtomicBool::new(false),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         })
+    }
+
+    /// The handshake is done: requests may come from now on.
+    pub(super) fn open(&self) {
+        self.opened.store(self.clock.now(), Ordering::Relaxed);
+        self.since.store(self.clock.now(), Ordering::Relaxed);
     }
 
     /// A request has come.
@@ -95,13 +115,20 @@ impl Activity {
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.sent.store(self.sent.load(Ordering::Relaxed) + *bytes as u64, Ordering::Relaxed);
+        }
+        if !self.is_beneath.load(Ordering::Relaxed) {
+            self.took(outcome);
+        }
+    }
+
+    /// The client takes something, or does not.
+    fn took(&self, outcome: &Poll<io::Result<usize>>) {
         match outcome {
-            Poll::Ready(Ok(bytes)) => {
-                self.sent.store(self.sent.load(Ordering::Relaxed) + *bytes as u64, Ordering::Relaxed);
-                self.stalled.store(FLOWS, Ordering::Relaxed);
-            }
+            Poll::Ready(Ok(_)) => self.stalled.store(NEVER, Ordering::Relaxed),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending if self.stalled.load(Ordering::Relaxed) == FLOWS => {
+            Poll::Pending if self.stalled.load(Ordering::Relaxed) == NEVER => {
                 self.stalled.store(self.clock.now(), Ordering::Relaxed);
             }
             Poll::Pending => {}
@@ -112,7 +139,7 @@ impl Activity {
     /// between which there may be others.
     pub(super) fn look(&self, now: u64, limits: &Limits, is_scarce: bool, streams: bool) -> Look<Ending> {
         let stalled = self.stalled.load(Ordering::Relaxed);
-        let late = if stalled == FLOWS { u64::MAX } else { after(stalled, limits.send) };
+        let late = if stalled == NEVER { u64::MAX } else { after(stalled, limits.send) };
         if now >= late {
             return Look::Over(Ending::AtOnce("the client takes nothing"));
         }
@@ -120,14 +147,43 @@ impl Activity {
             return Look::Again(late);
         }
         let since = self.since.load(Ordering::Relaxed);
+        if self.asked_to_end.load(Ordering::Relaxed) != NEVER {
+            return match self.look_at_end(now) {
+                Look::Again(until) => Look::Again(until.min(late)),
+                over @ Look::Over(_) => over,
+            };
+        }
+        if streams && self.received.load(Ordering::Relaxed) < HTTP2_PREFACE {
+            let until = after(self.opened.load(Ordering::Relaxed), limits.header);
+            return match now >= until {
+                true => Look::Over(Ending::AtOnce("the preface does not come")),
+                false => Look::Again(until.min(late)),
+            };
+        }
         if self.in_head.load(Ordering::Relaxed) && !streams {
             let until = after(since, limits.header);
             return if now >= until { Look::Over(Ending::LateHead) } else { Look::Again(until.min(late)) };
         }
         let patience = if is_scarce { SCARCE_IDLE.min(limits.idle) } else { limits.idle };
         let until = after(since, patience);
-        let look = until.min(late).min(after(now, SCARCE_IDLE * 2));
-        if now >= until { Look::Over(Ending::Gently) } else { Look::Again(look) }
+        if now >= until {
+            return self.look_at_end(now);
+        }
+        Look::Again(until.min(late).min(after(now, SCARCE_IDLE * 2)))
+    }
+
+    /// Asks the connection to end, once; whether it is without a request for too long since.
+    fn look_at_end(&self, now: u64) -> Look<Ending> {
+        let asked = self.asked_to_end.load(Ordering::Relaxed);
+        if asked == NEVER {
+            self.asked_to_end.store(now, Ordering::Relaxed);
+            return Look::Over(Ending::Gently);
+        }
+        if !self.is_idle() {
+            return Look::Again(NEVER);
+        }
+        let until = after(asked.max(self.since.load(Ordering::Relaxed)), GENTLE);
+        if now >= until { Look::Over(Ending::AtOnce("it does not end")) } else { Look::Again(until) }
     }
 }
 
@@ -185,6 +241,57 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 }
 
+/// The stream beneath TLS. What is handed to TLS may wait there while the client takes nothing; what is written here has
+/// been taken.
+#[derive(Debug)]
+pub(super) struct Beneath<T> {
+    pub(super) stream: T,
+    activity: Arc<Activity>,
+}
+
+impl<T> Beneath<T> {
+    pub(super) fn new(stream: T, activity: Arc<Activity>) -> Self {
+        activity.is_beneath.store(true, Ordering::Relaxed);
+        Self { stream, activity }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Beneath<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Beneath<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.activity.took(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.activity.took(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// The place of a connection among all; what is left of it when it was upgraded keeps it.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -196,7 +303,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Whether the connection has to end.
+    /// Whether the connection has to end. That it has to do so gently is said once.
     pub(super) fn look(&self, now: u64, streams: bool) -> Look<Ending> {
         match self.worker.stage() {
             Stage::Serving => {
@@ -205,8 +312,11 @@ impl Seat {
                 let is_scarce = taken * 100 >= shared.limits.connections * SCARCE_PERCENT;
                 self.activity.look(now, &shared.limits, is_scarce, streams)
             }
-            Stage::Draining => Look::Over(Ending::Gently),
+            Stage::Draining => self.activity.look_at_end(now),
             Stage::Closing => Look::Over(Ending::AtOnce("the drone stops")),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

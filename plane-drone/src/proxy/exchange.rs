@@ -84,7 +84,7 @@ async fn pass(
     if body.size_hint().lower() > limits.body_bytes {
         return Err(Refusal::TooLarge);
     }
-    strict::request(&head)?;
+    strict::request(&head, limits.header_count)?;
     // What is read of the head while it is rewritten.
     let (uri, host) = (head.uri.clone(), request::host(&head.uri, &head.headers)?);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -17,14 +17,14 @@ use crate::config::proxy::Http1;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
@@ -37,6 +37,14 @@ const PROBE_EVERY: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 /// The pause after a connection could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// That is said so often at most.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+/// For how long, and for how many bytes, a client that there is no place for is listened to: closed with something
+/// unread, it would not see the answer.
+const TURN_AWAY: Duration = Duration::from_millis(500);
+const TURN_AWAY_BYTES: u64 = 64 * 1024;
+/// One client's share of addresses of IPv6: whoever has one has all that begin with these bits (RFC 6177).
+const SITE: u32 = 64;
 /// What a client gets that there is no place for.
 const NO_PLACE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n";
@@ -108,6 +116,7 @@ pub(super) fn doors(sockets: Vec<Socket>, entrance: &Entrance) -> impl Iterator<
 
 /// Takes connections until the thread stops.
 pub(super) async fn accept(worker: Rc<Worker>, door: Door) {
+    let mut warned = None;
     loop {
         let look = |_| match worker.stage() {
             Stage::Serving => Look::Again(u64::MAX),
@@ -116,13 +125,20 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door) {
         match worker.timers.limit(pin!(door.listener.accept()), look).await {
             Ok(Ok((stream, peer))) => {
                 let (own, entrance) = (worker.clone(), door.entrance.clone());
-                let place = Place::take(&worker, peer.ip());
+                let place = Place::take(&worker);
                 worker.spawn("connection", enter(own, stream, peer, entrance, place));
             }
             Ok(Err(error)) => {
                 // Mostly a want of file descriptors, which passes as connections end.
-                tracing::warn!(%error, "a connection could not be accepted");
+                if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                // Where the error lasts, nothing else looks.
+                if worker.stage() != Stage::Serving {
+                    return;
+                }
             }
             Err(()) => return,
         }
@@ -138,25 +154,44 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn take(worker: &Worker, address: IpAddr) -> Option<Self> {
+    fn take(worker: &Worker) -> Option<Self> {
         let shared = &worker.shared;
         let taken = shared.connections.fetch_add(1, Ordering::Relaxed);
         let mut place = Self { shared: shared.clone(), counted: None, _open: None };
         if taken >= shared.limits.connections {
             return None;
         }
-        if shared.limits.connections_per_address != usize::MAX {
-            let address = address.to_canonical();
-            let mut addresses = shared.addresses();
-            let count = addresses.entry(address).or_default();
-            if *count >= shared.limits.connections_per_address {
+        place._open = Some(worker.counter.connection());
+        Some(place)
+    }
+
+    /// The same, as one of those that its client has; `None` where that has as many as it may. Front proxies that are
+    /// trusted may have any number: their connections are many clients'.
+    fn of(mut self, client: IpAddr) -> Option<Self> {
+        let limit = self.shared.limits.connections_per_address;
+        let client = client.to_canonical();
+        if limit == usize::MAX || self.shared.trusts(client) {
+            return Some(self);
+        }
+        let client = site(client);
+        {
+            let mut addresses = self.shared.addresses();
+            let count = addresses.entry(client).or_default();
+            if *count >= limit {
                 return None;
             }
             *count += 1;
-            place.counted = Some(address);
         }
-        place._open = Some(worker.counter.connection());
-        Some(place)
+        self.counted = Some(client);
+        Some(self)
+    }
+}
+
+/// What of an address is one client's.
+fn site(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (u128::BITS - SITE))).into(),
     }
 }
 
@@ -178,29 +213,31 @@ async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entr
     if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
         tracing::debug!(%peer, %error, "a connection has not all its options");
     }
+    let Some(place) = place else { return turn_away(&worker, stream, peer, &entrance).await };
     let peer = match preface(&worker, &mut stream, peer).await {
         Ok(peer) => peer,
+        Err(error) if error.is_silence() => {
+            // A check of its health, mostly.
+            tracing::debug!(%peer, "a connection of a trusted proxy ended before it began");
+            return;
+        }
         Err(error) => {
             tracing::warn!(%peer, %error, "a connection of a trusted proxy is refused");
             return;
         }
     };
-    let Some(place) = place else {
-        tracing::debug!(%peer, "no place for a connection");
-        if matches!(entrance, Entrance::Open(_)) {
-            let _ = worker.timers.within(ACCEPT_PAUSE, pin!(stream.write_all(NO_PLACE))).await;
-        }
-        return;
-    };
+    let Some(place) = place.of(peer.ip()) else { return turn_away(&worker, stream, peer, &entrance).await };
     let activity = Activity::new(worker.timers.clock().clone());
-    let seat =
-        |scheme| Rc::new(Seat { worker: worker.clone(), activity, client: Client { peer, scheme }, _place: place });
+    let own = activity.clone();
+    let seat = |scheme| {
+        Rc::new(Seat { worker: worker.clone(), activity: own, client: Client { peer, scheme }, _place: place })
+    };
     // Each in a box of its own: a connection holds as much memory as its way of being served needs, not as the largest.
     let is_own = worker.shared.http1 == Http1::Plane;
     match entrance {
         Entrance::Open(Service::Backends) if is_own => Box::pin(http1::serve(seat(Scheme::Http), stream)).await,
         Entrance::Open(service) => Box::pin(serve::http1(seat(Scheme::Http), stream, service)).await,
-        Entrance::Tls(acceptor) => match Box::pin(tls::handshake(&worker, &acceptor, stream)).await {
+        Entrance::Tls(acceptor) => match Box::pin(tls::handshake(&worker, &acceptor, stream, &activity)).await {
             Ok(stream) if stream.speaks_http2() => Box::pin(serve::http2(seat(Scheme::Https), stream)).await,
             Ok(stream) if is_own => Box::pin(http1::serve(seat(Scheme::Https), stream)).await,
             Ok(stream) => Box::pin(serve::http1(seat(Scheme::Https), stream, Service::Backends)).await,
@@ -208,6 +245,21 @@ async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entr
             Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         },
     }
+}
+
+/// Ends a connection that there is no place for, and says so where its client can understand it.
+async fn turn_away(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, entrance: &Entrance) {
+    tracing::debug!(%peer, "no place for a connection");
+    if matches!(entrance, Entrance::Tls(_)) || worker.stage() != Stage::Serving {
+        return;
+    }
+    let telling = pin!(async move {
+        stream.write_all(NO_PLACE).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(TURN_AWAY_BYTES), &mut tokio::io::sink()).await
+    });
+    // Whoever is gone is not told.
+    let _ = worker.timers.within(TURN_AWAY, telling).await;
 }
 
 /// Who a connection is carried for, where its other end is a trusted proxy that has to say so.

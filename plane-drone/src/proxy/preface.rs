@@ -62,9 +62,19 @@ pub(super) enum PrefaceError {
     /// It is too long.
     #[error("the header has {0} bytes behind its fixed part, more than is taken ({EXTRA_BYTES} beyond the addresses)")]
     Long(usize),
+    /// It ended before its first byte.
+    #[error("the connection ended before a header of the PROXY protocol")]
+    Silent,
     /// The connection broke or ended.
     #[error("the connection ended within the header of the PROXY protocol: {0}")]
     Broken(#[from] io::Error),
+}
+
+impl PrefaceError {
+    /// Whether nothing at all was sent.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent)
+    }
 }
 
 /// Looks at the start of a connection, which must not have more than the header.
@@ -156,7 +166,10 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Prefac
         };
         let most = u64::try_from(missing).unwrap_or(u64::MAX);
         if (&mut *stream).take(most).read_buf(&mut bytes).await? == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(match bytes.is_empty() {
+                true => PrefaceError::Silent,
+                false => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+            });
         }
     }
 }

@@ -4,26 +4,29 @@ use super::{
     connection::{Ending, Seat, Watched},
     exchange,
     http1::last_word,
-    passage::{Answer, Passage},
+    passage::{Answer, BodyError, Passage},
     redirect,
     refusal::Refusal,
-    timers::Look,
+    timers::{CoarseClock, Look, after},
 };
 use crate::cert::Served;
+use bytes::Bytes;
 use hyper::{
     Request, Response,
-    body::Incoming,
+    body::{Body, Frame, Incoming, SizeHint},
     rt::Executor,
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
+    cell::Cell,
     convert::Infallible,
     fmt::Display,
     future::Future,
     pin::{Pin, pin},
     rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -44,6 +47,14 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// connection ends (CVE-2023-44487, CVE-2025-8671).
 const RESETS: usize = 20;
 const OWN_RESETS: usize = 128;
+
+tokio::task_local! {
+    /// Since when the client takes nothing of the answer on the stream that this task serves.
+    static UNTAKEN: Rc<Cell<u64>>;
+}
+
+/// Not at a time.
+const NEVER: u64 = u64::MAX;
 
 /// Where requests of a connection go.
 #[derive(Debug, Clone)]
@@ -74,6 +85,49 @@ async fn respond(seat: Rc<Seat>, service: Service, request: Request<Incoming>) -
             response.map(|body| Answer::Own { body, passage: Some(passage) })
         }
     })
+}
+
+/// What a client gets on a stream of HTTP/2. It is asked for when there is room for more; what is not asked for again
+/// waits for the client.
+#[derive(Debug)]
+struct Streamed {
+    body: Answer,
+    untaken: Rc<Cell<u64>>,
+    clock: CoarseClock,
+}
+
+impl Streamed {
+    fn new(body: Answer, seat: &Seat) -> Self {
+        let clock = seat.worker.timers.clock().clone();
+        let untaken = UNTAKEN.try_with(Rc::clone).unwrap_or_default();
+        untaken.set(if body.is_end_stream() { NEVER } else { clock.now() });
+        Self { body, untaken, clock }
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.untaken.set(if polled.is_pending() { NEVER } else { self.clock.now() });
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.untaken.set(NEVER);
+    }
 }
 
 /// Serves HTTP/1.1 until the connection ends.
@@ -120,7 +174,13 @@ where
     builder.max_send_buf_size(SEND_BUFFER);
     builder.max_pending_accept_reset_streams(RESETS).max_local_error_reset_streams(OWN_RESETS);
     let own = seat.clone();
-    let service = service_fn(move |request| respond(own.clone(), Service::Backends, request));
+    let service = service_fn(move |request| {
+        let seat = own.clone();
+        async move {
+            let response = respond(seat.clone(), Service::Backends, request).await?;
+            Ok::<_, Infallible>(response.map(|body| Streamed::new(body, &seat)))
+        }
+    });
     let stream = TokioIo::new(Watched { stream, activity: seat.activity.clone() });
     let connection = pin!(builder.serve_connection(stream, service));
     run(&seat, connection, true, |connection| connection.graceful_shutdown()).await;
@@ -136,22 +196,14 @@ async fn run<C, E: Display>(
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut is_ending = false;
     loop {
-        let look = |now| match seat.look(now, streams) {
-            Look::Over(Ending::Gently) if is_ending => Look::Again(u64::MAX),
-            found => found,
-        };
-        match seat.worker.timers.limit(connection.as_mut(), look).await {
+        match seat.worker.timers.limit(connection.as_mut(), |now| seat.look(now, streams)).await {
             Ok(Ok(())) => return false,
             Ok(Err(error)) => {
                 tracing::debug!(peer = %seat.client.peer, %error, "a connection broke");
                 return false;
             }
-            Err(Ending::Gently) => {
-                is_ending = true;
-                end_gently(connection.as_mut());
-            }
+            Err(Ending::Gently) => end_gently(connection.as_mut()),
             Err(Ending::LateHead) => return true,
             Err(Ending::AtOnce(reason)) => {
                 tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
@@ -161,12 +213,26 @@ where
     }
 }
 
-/// Runs what a connection with HTTP/2 starts on its own thread.
+/// Runs what a connection with HTTP/2 starts on its own thread, each for as long as its client takes something.
 #[derive(Debug, Clone)]
 struct OnThread(Rc<Seat>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for OnThread {
     fn execute(&self, task: F) {
-        self.0.worker.spawn("stream", task);
+        let seat = self.0.clone();
+        self.0.worker.spawn("stream", async move {
+            let untaken = Rc::new(Cell::new(NEVER));
+            let task = pin!(UNTAKEN.scope(untaken.clone(), task));
+            let (timers, patience) = (&seat.worker.timers, seat.worker.shared.limits.send);
+            let look = |now| match untaken.get() {
+                NEVER => Look::Again(NEVER),
+                since if now >= after(since, patience) => Look::Over(()),
+                since => Look::Again(after(since, patience)),
+            };
+            // What is dropped in the midst of its answer resets its stream.
+            if timers.limit(task, look).await.is_err() {
+                tracing::debug!(peer = %seat.client.peer, "a stream is cut: the client takes nothing");
+            }
+        });
     }
 }

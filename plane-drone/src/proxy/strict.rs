@@ -13,8 +13,17 @@ const CHUNKED: &[u8] = b"chunked";
 /// HTTP/2 by an upgrade, which RFC 9113 has given up.
 const H2C: &str = "h2c";
 
-/// Whether a request's head means one thing only.
-pub(super) fn request(head: &request::Parts) -> Result<(), Refusal> {
+/// Whether a request's head means one thing only, and has not more than so many fields.
+pub(super) fn request(head: &request::Parts, most_fields: usize) -> Result<(), Refusal> {
+    // With HTTP/1.1 the library has seen to both.
+    if head.version == Version::HTTP_2 {
+        if head.headers.len() > most_fields {
+            return Err(Refusal::HeaderTooLarge);
+        }
+        if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+            return Err(Refusal::Malformed);
+        }
+    }
     target(&head.method, &head.uri, &head.headers, head.version)?;
     // The one character that the library for field names takes and RFC 9110, section 5.6.2, does not.
     if head.headers.keys().any(|name| name.as_str().contains('"')) {
@@ -101,7 +110,21 @@ mod tests {
     fn judged(method: &str, target: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
         let request = Request::builder().method(method).uri(target);
         let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        super::request(&request.body(()).unwrap().into_parts().0)
+        super::request(&request.body(()).unwrap().into_parts().0, FIELDS)
+    }
+
+    const FIELDS: usize = 3;
+
+    #[test]
+    fn http2_has_the_same_limits() {
+        let judged = |fields: &[&str]| {
+            let request = Request::get("https://b.plane.test/").version(Version::HTTP_2);
+            let request = fields.iter().fold(request, |request, name| request.header(*name, "1"));
+            super::request(&request.body(()).unwrap().into_parts().0, FIELDS)
+        };
+        assert_eq!(judged(&["a", "a", "content-length"]), Ok(()));
+        assert_eq!(judged(&["a", "a", "b", "c"]), Err(Refusal::HeaderTooLarge));
+        assert_eq!(judged(&["content-length", "content-length"]), Err(Refusal::Malformed));
     }
 
     #[test]

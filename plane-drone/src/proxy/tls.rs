@@ -1,6 +1,7 @@
 //! TLS from clients (RFC 8446, and 1.2 by RFC 5246): the handshake, and what of TLS its streams do not show.
 
 use super::{
+    connection::{Activity, Beneath},
     counters::Handshake,
     timers::{Look, after},
     worker::{Stage, Worker},
@@ -138,20 +139,23 @@ pub(super) async fn handshake(
     worker: &Worker,
     acceptor: &TlsAcceptor,
     stream: TcpStream,
-) -> io::Result<Encrypted<TlsStream<TcpStream>>> {
+    activity: &Arc<Activity>,
+) -> io::Result<Secured> {
     let until = after(worker.timers.clock().now(), worker.shared.limits.handshake);
     let look = |now| match worker.stage() {
         Stage::Serving if now < until => Look::Again(until),
         Stage::Serving => Look::Over("the handshake took too long"),
         Stage::Draining | Stage::Closing => Look::Over("the drone stops"),
     };
-    let shaken = worker.timers.limit(pin!(acceptor.accept(stream)), look).await;
+    let shaken = worker.timers.limit(pin!(acceptor.accept(Beneath::new(stream, activity.clone()))), look).await;
     worker.counter.handshake(match &shaken {
         Ok(Ok(_)) => Handshake::Done,
         Err(_) if worker.stage() == Stage::Serving => Handshake::TimedOut,
         Ok(Err(_)) | Err(_) => Handshake::Failed,
     });
-    shaken.map_err(|reason| io::Error::new(ErrorKind::TimedOut, reason))?.map(Encrypted)
+    let stream = shaken.map_err(|reason| io::Error::new(ErrorKind::TimedOut, reason))??;
+    activity.open();
+    Ok(Encrypted(stream))
 }
 
 /// A stream through TLS whose end is an end like any other. Many clients close their side without the alert that RFC
@@ -160,7 +164,10 @@ pub(super) async fn handshake(
 #[derive(Debug)]
 pub(super) struct Encrypted<T>(T);
 
-impl Encrypted<TlsStream<TcpStream>> {
+/// The stream of a client that speaks TLS.
+pub(super) type Secured = Encrypted<TlsStream<Beneath<TcpStream>>>;
+
+impl Secured {
     /// Whether HTTP/2 was agreed upon.
     pub(super) fn speaks_http2(&self) -> bool {
         self.0.get_ref().1.alpn_protocol() == Some(HTTP2)

@@ -6,17 +6,23 @@ use super::{
     passage::{Fenced, Passage},
     record::Record,
     refusal::Refusal,
+    timers::{Look, after},
 };
 use bytes::Bytes;
 use std::{
+    cell::Cell,
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// How long a tunnel of which one side has ended may go on without a byte. Nothing tells any more whether that side is
+/// still there: what is read of it has ended, and nothing is written to it. So long a pause within an answer is rare.
+const ALONE: Duration = Duration::from_secs(60);
 /// After so many pieces others get their turn.
 const TURN: usize = 16;
 
@@ -37,12 +43,14 @@ struct Half {
     is_shut: bool,
     /// Notes how many bytes came.
     note: fn(&Record, usize),
+    /// How many times it got on.
+    moves: u64,
 }
 
 impl Half {
     fn new(early: Bytes, note: fn(&Record, usize)) -> Self {
         let pending = if early.is_empty() { Pending::None } else { Pending::Early(early) };
-        Self { pending, is_flushed: true, has_ended: false, is_shut: false, note }
+        Self { pending, is_flushed: true, has_ended: false, is_shut: false, note, moves: 0 }
     }
 
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, passage: &Passage) -> Poll<io::Result<()>>
@@ -79,6 +87,7 @@ impl Half {
                 0 => self.has_ended = true,
                 bytes => {
                     (self.note)(&passage.record, bytes);
+                    self.moves += 1;
                     self.pending = Pending::Read(buffer, 0, bytes);
                 }
             }
@@ -99,6 +108,7 @@ impl Half {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.is_flushed = false;
+            self.moves += 1;
             let is_done = written == left.len();
             match &mut self.pending {
                 Pending::Read(_, from, _) => *from += written,
@@ -122,7 +132,8 @@ pub(super) struct Side<T> {
 /// Carries bytes until both sides have ended or one is broken.
 ///
 /// # Errors
-/// Where a stream breaks, or the fence before the backend closes.
+/// Where a stream breaks, the fence before the backend closes, or nothing comes from one side long after the other has
+/// ended.
 pub(super) async fn carry<C, B>(mut client: Side<C>, mut backend: Side<B>, passage: Rc<Passage>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -136,16 +147,33 @@ where
     let mut up = Half::new(std::mem::take(&mut client.early), Record::received);
     let mut down = Half::new(std::mem::take(&mut backend.early), Record::sent);
     let (client, backend) = (&mut client.stream, &mut backend.stream);
-    let carried = poll_fn(|cx| {
-        let up = up.poll(cx, client, backend, &passage)?;
-        let down = down.poll(cx, backend, client, &passage)?;
-        if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await;
+    // Since when one side is alone and nothing has come of it.
+    let alone = Cell::new(None);
+    let mut moves = 0;
+    let carrying = pin!(poll_fn(|cx| {
+        let is_up_done = up.poll(cx, client, backend, &passage)?.is_ready();
+        let is_down_done = down.poll(cx, backend, client, &passage)?.is_ready();
+        if is_up_done && is_down_done {
+            return Poll::Ready(Ok(()));
+        }
+        let is_alone = is_up_done || is_down_done;
+        let moved = up.moves + down.moves;
+        if is_alone && (alone.get().is_none() || moved != moves) {
+            alone.set(Some(passage.now()));
+        }
+        moves = moved;
+        Poll::Pending
+    }));
+    let look = |now| match alone.get().map(|since| after(since, ALONE)) {
+        None => Look::Again(u64::MAX),
+        Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
+        Some(until) => Look::Again(until),
+    };
+    let carried = passage.worker().timers.limit(carrying, look).await;
     if passage.is_fenced() {
         record.broken_off(Refusal::NotYet);
     }
     // Whichever side ended it: that is how they end.
     record.passed();
-    carried
+    carried?
 }

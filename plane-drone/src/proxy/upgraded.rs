@@ -4,7 +4,7 @@ use super::{
     connection::Watched,
     fair::Fair,
     passage::Passage,
-    tls::Encrypted,
+    tls::Secured,
     tunnel::{self, Side},
 };
 use hyper::upgrade::Upgraded;
@@ -14,10 +14,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
 
 type Plain = Watched<TcpStream>;
-type Tls = Watched<Encrypted<TlsStream<TcpStream>>>;
+type Tls = Watched<Secured>;
 
 /// Carries bytes between a client and a backend.
 ///

@@ -80,7 +80,7 @@ async fn what_has_ended_is_remembered_within_bounds() {
     let routes = Routes::default();
     let id = |n: usize| -> BackendId { n.to_string().parse().unwrap() };
     for n in 0..=ENDED_KEPT + 1 {
-        routes.ended().ids.insert(id(n));
+        routes.ended().ids.insert(id(n), Instant::now());
         routes.ended().order.push_back((Instant::now(), id(n)));
     }
     routes.close(&id(ENDED_KEPT + 2));
@@ -88,6 +88,10 @@ async fn what_has_ended_is_remembered_within_bounds() {
     tokio::time::advance(ENDED_FOR).await;
     routes.close(&"last".parse().unwrap());
     assert_eq!(routes.ended().ids.len(), 1);
+    // Nothing else has to end for that.
+    assert!(matches!(routes.find("last"), Found::Ended));
+    tokio::time::advance(ENDED_FOR).await;
+    assert!(matches!(routes.find("last"), Found::Unknown));
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,6 +65,7 @@ fn what_is_no_header_is_refused_at_its_first_wrong_byte() {
         PrefaceError::Short(_) => "short",
         PrefaceError::Long(_) => "long",
         PrefaceError::Broken(_) => "broken",
+        PrefaceError::Silent => "silent",
     };
     for (bytes, refused) in [
         (&b"G"[..], "none"),

@@ -1,7 +1,10 @@
 //! TLS as clients meet it: what is agreed upon, and how sessions are resumed.
 
 use super::*;
-use crate::cert::{Pair, testing};
+use crate::{
+    cert::{Pair, testing},
+    config::proxy::LimitsConfig,
+};
 use rustls::{
     ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
     crypto::{CryptoProvider, aws_lc_rs, aws_lc_rs::kx_group},
@@ -19,8 +22,12 @@ struct Secure {
 }
 
 async fn secure() -> Secure {
+    secure_with(LimitsConfig::default()).await
+}
+
+async fn secure_with(limits: LimitsConfig) -> Secure {
     let (tasks, routes, served) = (Tasks::new(), Routes::default(), Served::default());
-    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..ProxyConfig::default() };
+    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, limits, ..ProxyConfig::default() };
     let tls = Tls { port: 0, served: served.clone() };
     let cluster = "plane.test".parse().unwrap();
     let addresses = Proxy::start(&config, Some(tls), cluster, routes.clone(), &tasks).unwrap();
@@ -141,4 +148,46 @@ async fn requests_over_http2_share_a_connection_and_reach_backends_as_http1() {
     drop(sender);
     connection.await.unwrap().unwrap();
     activity.idle_for(Duration::from_millis(1)).await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_client_takes_nothing_ends() {
+    let limits = LimitsConfig { send_secs: 1, ..LimitsConfig::default() };
+    let Secure { served, address, routes, backend, _tasks } = secure_with(limits).await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2"]), address).await;
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let mut builder = hyper::client::conn::http2::Builder::new(executor);
+    builder.initial_stream_window_size(0).adaptive_window(false);
+    let (mut sender, connection) = builder.handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get("https://b.plane.test/");
+    let asking = sender.send_request(request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap());
+    let playing = async {
+        let mut inner = backend.accept().await.unwrap().0;
+        inner.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+        inner
+    };
+    let (response, _inner) = tokio::join!(asking, playing);
+    let response = response.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let body = http_body_util::BodyExt::collect(response.into_body());
+    assert!(tokio::time::timeout(Duration::from_secs(20), body).await.unwrap().is_err());
+    tokio::time::timeout(Duration::from_secs(20), activity.idle_for(Duration::from_millis(1))).await.unwrap();
+    drop(sender);
+    connection.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_agrees_on_http2_and_says_nothing_loses_its_place() {
+    let limits = LimitsConfig { header_secs: 1, ..LimitsConfig::default() };
+    let Secure { served, address, _tasks, .. } = secure_with(limits).await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let mut stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2"]), address).await;
+    let mut said = Vec::new();
+    // Whether it ends with an alert does not matter.
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut said)).await.unwrap();
 }
