@@ -102,6 +102,18 @@ impl Activity {
         add(&self.requests, u32::MAX);
     }
 
+    /// What was read before belongs to a head that is to go on.
+    pub(super) fn head_begun(&self) {
+        if !self.in_head.swap(true, Ordering::Relaxed) {
+            self.since.store(self.clock.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// What was read is no part of a head.
+    pub(super) fn no_head(&self) {
+        self.in_head.store(false, Ordering::Relaxed);
+    }
+
     fn is_idle(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
     }

@@ -102,7 +102,17 @@ impl Passage {
         if now >= until { Look::Over(refusal) } else { Look::Again(until) }
     }
 
-    /// A piece of the request went to the backend.
+    /// Whether it waits too long for more of the request, at a time, once its answer has begun.
+    pub(super) fn look_at_body(&self, now: u64) -> Look<Refusal> {
+        let patience = self.worker().shared.limits.body;
+        if !self.wants_body.get() {
+            return Look::Again(after(now, patience));
+        }
+        let until = after(self.moved.get(), patience);
+        if now >= until { Look::Over(Refusal::TooSlow) } else { Look::Again(until) }
+    }
+
+    /// A piece of the request came, or went to the backend.
     pub(super) fn moved(&self) {
         self.moved.set(self.now());
         self.wants_body.set(false);

@@ -89,6 +89,8 @@ impl Body {
         if self.to_chunks && self.is_done() {
             match &self.reader {
                 Reader::Chunked(decoder) if !decoder.trailers().is_empty() => self.put_end(after),
+                // Without data of this body before it there may be no place: what was read may be the next request.
+                _ if data == 0 => self.put_end(after),
                 _ => {
                     range.end = append(buffer, range.end, LAST_CHUNK);
                     range.end = append(buffer, range.end, CHUNK_END);
@@ -174,6 +176,29 @@ mod tests {
             assert_eq!(passed(from, to, body.as_bytes(), 100), Ok((out.to_owned(), rest)), "{body:?}");
         }
         assert!(passed(Framing::Chunked, Framing::Chunked, b"3\r\nabcd", 100).is_err());
+    }
+
+    #[test]
+    fn what_follows_a_body_stays_as_it_came_wherever_it_is_cut() {
+        let (body, next) = ("3\r\nabc\r\n0\r\n\r\n", "GET /next HTTP/1.1\r\n");
+        let whole = format!("{body}{next}");
+        for cut in 1..body.len() {
+            let mut passing = Body::new(Framing::Chunked, Framing::Chunked);
+            let (mut out, mut rest) = (Vec::new(), Vec::new());
+            for part in [&whole.as_bytes()[..cut], &whole.as_bytes()[cut..]] {
+                let read = ROOM_BEFORE..ROOM_BEFORE + part.len();
+                let mut buffer = vec![0; read.end + ROOM_AFTER];
+                buffer[read.clone()].copy_from_slice(part);
+                let mut after = Vec::new();
+                let passed = passing.pass(&mut buffer, read.clone(), &mut after).unwrap();
+                rest.extend_from_slice(&buffer[read.start + passed.consumed..read.end]);
+                out.extend_from_slice(&buffer[passed.range]);
+                out.extend(after);
+            }
+            assert_eq!(String::from_utf8_lossy(&rest), next, "cut at {cut}");
+            let (plain, _) = passed(Framing::Chunked, Framing::UntilClose, &out, 100).unwrap();
+            assert_eq!(plain, "abc", "cut at {cut}");
+        }
     }
 
     proptest! {

@@ -167,6 +167,7 @@ impl Exchange<'_> {
             return Poll::Ready(outcome);
         }
         match self.move_down(cx, near) {
+            Ok(true) if self.awaits_rest() => Poll::Pending,
             Ok(true) => Poll::Ready(self.end()),
             Ok(false) => Poll::Pending,
             Err(outcome) => Poll::Ready(outcome),
@@ -180,9 +181,17 @@ impl Exchange<'_> {
         }
     }
 
+    /// Whether the answer is complete and did not say that the connection ends, but the request goes on: its rest goes to
+    /// the backend, so that the next request may follow.
+    fn awaits_rest(&self) -> bool {
+        let may_go_on = !self.down.closes && self.down.is_reusable && !self.up.is_broken;
+        matches!(self.down.stage, Stage::Complete) && may_go_on && !self.up.body.is_done()
+    }
+
     fn fail(&self, refusal: Refusal, reason: &'static str) -> Outcome {
         match self.down.stage {
             Stage::Head => Outcome::Refused(refusal),
+            Stage::Complete if self.down.out.is_empty() => Outcome::Complete { goes_on: false },
             _ => {
                 self.passage.record.broken_off(refusal);
                 Outcome::Cut(reason)
@@ -206,6 +215,8 @@ impl Exchange<'_> {
                     Poll::Ready(Ok(())) => self.passage.moved(),
                     Poll::Ready(Err(_)) => {
                         self.up.is_broken = true;
+                        // Nobody waits for the client any more.
+                        self.passage.moved();
                         return Ok(());
                     }
                 }
@@ -238,6 +249,7 @@ impl Exchange<'_> {
         if self.passage.is_fenced() {
             return Err(self.fail(Refusal::NotYet, "the fence closed"));
         }
+        self.passage.moved();
         self.up.out.keep_before();
         let passed = self.up.body.pass(&mut buffer, read.clone(), &mut self.up.out.after);
         let passed = passed.map_err(|why| self.fail(why.refusal(), "the client's chunks are malformed"))?;
@@ -381,7 +393,8 @@ impl Exchange<'_> {
         if head.status == 101 {
             let asked = self.asks.upgrade.as_deref().zip(head.upgrade);
             let is_due = asked.is_some_and(|(asked, given)| asked.eq_ignore_ascii_case(given));
-            if !is_due || !self.up.body.is_done() {
+            // What the backend has not got of the request would be lost.
+            if !is_due || !self.up.body.is_done() || !self.up.out.is_empty() {
                 return Err(Malformed::Upgrade);
             }
         }
@@ -390,13 +403,21 @@ impl Exchange<'_> {
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
             (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
         };
-        let after = self.asks.after(pace.is_ending() || framing == Framing::UntilClose);
+        // An answer of a known length to a request that is not complete mostly is its refusal.
+        let is_early = !self.up.body.is_done();
+        let refuses = is_early && matches!(head.framing, Framing::None | Framing::Length(_));
+        let after = self.asks.after(pace.is_ending() || framing == Framing::UntilClose || refuses);
         let backend = self.upstream.name().and_then(|name| name.to_str().ok());
         down.head_at = down.out.before.len();
         with_date(self.passage.now(), |date| {
             put_response(&mut down.out.before, head, &Answering { backend, framing, after, date });
         });
-        pace.awaits_nothing();
+        if is_early {
+            pace.awaits_body();
+        } else {
+            pace.awaits_nothing();
+        }
+        pace.set_open_ended(framing == Framing::UntilClose);
         self.passage.record.status(head.status);
         down.closes = after == After::Closes;
         down.is_reusable = head.is_persistent;

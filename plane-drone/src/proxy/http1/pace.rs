@@ -24,19 +24,39 @@ pub(super) enum Interruption {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     awaited: RefCell<Option<Rc<Passage>>>,
+    /// The answer has begun: of what is awaited, only the rest of the request may take too long.
+    has_begun: Cell<bool>,
     is_ending: Cell<bool>,
     tunnels: Cell<bool>,
+    /// The answer under way ends where the connection does.
+    is_open_ended: Cell<bool>,
 }
 
 impl Pace {
     /// An answer is waited for from now on.
     pub(super) fn awaits(&self, passage: &Rc<Passage>) {
         self.awaited.replace(Some(passage.clone()));
+        self.has_begun.set(false);
+    }
+
+    /// The answer has begun, and the request is not complete.
+    pub(super) fn awaits_body(&self) {
+        self.has_begun.set(true);
     }
 
     /// Nothing of that kind is waited for any more.
     pub(super) fn awaits_nothing(&self) {
         self.awaited.replace(None);
+    }
+
+    /// An answer has begun; tells whether it ends where the connection does.
+    pub(super) fn set_open_ended(&self, is_open_ended: bool) {
+        self.is_open_ended.set(is_open_ended);
+    }
+
+    /// Whether the connection's end would say that the answer under way is complete.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.is_open_ended.get()
     }
 
     /// Whether the connection ends after what is under way.
@@ -68,7 +88,11 @@ impl Pace {
             Look::Again(until) => until,
         };
         let mut awaited = self.awaited.borrow_mut();
-        match awaited.as_ref().map(|passage| (passage, passage.look(now))) {
+        let look = |passage: &Rc<Passage>| match self.has_begun.get() {
+            true => passage.look_at_body(now),
+            false => passage.look(now),
+        };
+        match awaited.as_ref().map(|passage| (passage, look(passage))) {
             None => Look::Again(until),
             Some((_, Look::Again(sooner))) => Look::Again(until.min(sooner)),
             Some((passage, Look::Over(refusal))) => {

@@ -101,8 +101,8 @@ fn judge<'h, 'b>(
     if declared.chunked && version == Version::Http10 {
         return Err(Malformed::TransferEncodingIn10);
     }
-    // RFC 9112, section 6.3: these have no body, whatever their fields say. Who says of 1xx or 204 that it has chunks may
-    // send them all the same, so that nothing is read after it.
+    // RFC 9112, section 6.3: these have no body, whatever their fields say. Who says of one that it has chunks may send
+    // them all the same, so that nothing is read after it.
     let never = status < 200 || status == 204;
     let framing = match declared {
         _ if never || status == 304 || to_head => Framing::None,
@@ -110,8 +110,9 @@ fn judge<'h, 'b>(
         Declared { length: Some(length), .. } => Framing::Length(length),
         Declared { length: None, .. } => Framing::UntilClose,
     };
+    let is_bodiless = framing == Framing::None;
     let is_persistent =
-        options.is_persistent(version) && framing != Framing::UntilClose && !(never && declared.chunked);
+        options.is_persistent(version) && framing != Framing::UntilClose && !(is_bodiless && declared.chunked);
     let upgrade = upgrade.filter(|_| status == 101);
     let declared_length = declared.length.filter(|_| !never);
     Ok(ResponseHead { status, reason, fields, framing, declared_length, options, upgrade, is_persistent, length })
@@ -143,7 +144,7 @@ mod tests {
             ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", Framing::None, true),
             ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", Framing::None, false),
             ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", Framing::None, true),
-            ("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", Framing::None, true),
+            ("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", Framing::None, false),
             ("HTTP/1.1 103 Early Hints\r\n\r\n", Framing::None, true),
         ];
         for (head, wanted, persistent) in table {

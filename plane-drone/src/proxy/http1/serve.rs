@@ -4,6 +4,7 @@
 use super::{
     HeadLimits,
     body::{Body, ROOM_AFTER},
+    cut::Cut,
     decide::{Asks, Decision, Peer, accepted, decide},
     exchange::{Down, Exchange, Near, Outcome, Up, read, watch},
     head::{self, Space},
@@ -44,7 +45,7 @@ const LINGER_BYTES: usize = 1 << 20;
 /// Serves HTTP/1.1 until the connection ends.
 pub(in crate::proxy) async fn serve<T>(seat: Rc<Seat>, stream: T)
 where
-    T: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin + Cut,
 {
     let limits = &seat.worker.shared.limits;
     let limits =
@@ -61,6 +62,7 @@ where
         up: Outgoing::default(),
         down: Outgoing::default(),
     };
+    let mut is_cut = false;
     {
         let mut serving = pin!(connection.run());
         loop {
@@ -71,10 +73,15 @@ where
                 Err(Interruption::Ends(Ending::LateHead)) => break,
                 Err(Interruption::Ends(Ending::AtOnce(reason))) => {
                     tracing::debug!(peer = %seat.client.peer, reason, "a connection is cut");
-                    return;
+                    is_cut = true;
+                    break;
                 }
             }
         }
+    }
+    if is_cut {
+        connection.cut();
+        return;
     }
     let asks = Asks::unknown();
     let late = pin!(connection.answer(None, &asks, true, Refusal::TooSlow.into_response()));
@@ -119,13 +126,15 @@ enum Step {
     Begun(Begun),
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     async fn run(&mut self) {
         loop {
             let goes_on = match self.next_request().await {
                 Step::Begun(begun) => self.fulfil(begun).await,
                 Step::Malformed(why) => {
                     tracing::debug!(peer = %self.seat.client.peer, %why, "a request is malformed");
+                    // Until it is closed it waits for no head, which could come too late as well.
+                    let _passage = Passage::begin(self.seat);
                     self.answer(None, &Asks::unknown(), true, why.refusal().into_response()).await
                 }
                 Step::Ended | Step::More | Step::Look | Step::Wait => false,
@@ -141,10 +150,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
     /// Waits for a request, and for what becomes of it.
     async fn next_request(&mut self) -> Step {
         self.scan = Scan::default();
+        self.skip_empty_lines();
         let mut step = if self.input.is_empty() { Step::More } else { Step::Look };
         loop {
             step = match step {
-                Step::More => poll_fn(|cx| self.poll_read(cx)).await,
+                Step::More => {
+                    if !self.input.is_empty() {
+                        self.seat.activity.head_begun();
+                    }
+                    poll_fn(|cx| self.poll_read(cx)).await
+                }
                 Step::Look => poll_fn(|cx| Poll::Ready(self.look_at_input(cx))).await,
                 Step::Wait => return self.wait().await,
                 Step::Ended | Step::Malformed(_) | Step::Begun(_) => return step,
@@ -153,21 +168,34 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        if self.pace.is_ending() && self.input.is_empty() {
+        if self.pace.is_ending() && matches!(self.input.as_slice(), b"" | b"\r") {
             return Poll::Ready(Step::Ended);
         }
         let mut buffer = Buffer::take();
         let room = 0..buffer.len() - ROOM_AFTER;
         let Ok(new) = ready!(read(cx, &mut self.stream, &mut buffer, room)) else { return Poll::Ready(Step::Ended) };
-        if !self.input.is_empty() {
+        if !self.input.is_empty() || buffer.get(new.start) == Some(&b'\r') {
             self.input.extend_from_slice(buffer.get(new).unwrap_or_default());
-            return Poll::Ready(Step::Look);
+            self.skip_empty_lines();
+            return Poll::Ready(if self.input.is_empty() { Step::More } else { Step::Look });
         }
         let step = self.look(cx, &mut buffer, new.end);
         if matches!(step, Step::More | Step::Wait) {
             self.input.extend_from_slice(buffer.get(new).unwrap_or_default());
         }
         Poll::Ready(step)
+    }
+
+    /// Forgets empty lines before a request (RFC 9112, section 2.2): they are no part of a head.
+    fn skip_empty_lines(&mut self) {
+        let lines = self.input.chunks(2).take_while(|pair| pair == b"\r\n").count();
+        if lines > 0 {
+            self.input.drain(..lines * 2);
+            self.scan = Scan::default();
+            if self.input.is_empty() {
+                self.seat.activity.no_head();
+            }
+        }
     }
 
     fn look_at_input(&mut self, cx: &mut Context<'_>) -> Step {
@@ -370,6 +398,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
         };
         let is_unread = !up.body.is_done();
         (self.up, self.down) = (up.out, down.out);
+        if !matches!(outcome, Outcome::Cut(_)) {
+            self.pace.set_open_ended(false);
+        }
         match outcome {
             Outcome::Complete { goes_on } => {
                 passage.record.passed();
@@ -395,6 +426,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
             Outcome::Repeat => false,
             Outcome::Cut(reason) => {
                 tracing::debug!(peer = %self.seat.client.peer, address = %upstream.address(), reason, "a request is cut");
+                self.cut();
                 false
             }
         }
@@ -407,6 +439,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<'_, T> {
         (self.up, self.down) = (Outgoing::default(), Outgoing::default());
         // A broken connection is how most of these end.
         let _ = tunnel::carry(Side { stream: &mut self.stream, early }, backend, passage).await;
+    }
+
+    /// Has nobody take the answer under way for complete.
+    fn cut(&self) {
+        if self.pace.is_open_ended() {
+            self.stream.stream.cut();
+        }
     }
 
     /// Says that nothing more comes, and reads for a while what the client may still send.

@@ -198,6 +198,21 @@ async fn old_clients_get_what_they_can_read() {
 }
 
 #[tokio::test]
+async fn an_old_client_does_not_take_a_part_for_the_whole() {
+    let (setting, activity) = Setting::open().await;
+    let mut client = setting.client().await;
+    client.say("GET / HTTP/1.0\r\nHost: b.plane.test\r\n\r\n").await;
+    let mut backend = setting.accept().await;
+    backend.hear_until("\r\n\r\n").await;
+    backend.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhal\r\n").await;
+    client.hear_until("hal").await;
+    drop(backend);
+    let end = within(client.0.read(&mut [0])).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    nobody_is_connected(&activity).await;
+}
+
+#[tokio::test]
 async fn interim_responses_pass_and_bodies_are_asked_for() {
     let (setting, _) = Setting::open().await;
     let mut client = setting.client().await;
@@ -222,7 +237,7 @@ async fn an_answer_may_come_before_its_request_is_complete() {
     backend.hear_until("some").await;
     backend.say(OK).await;
     client.say("more").await;
-    assert_eq!(client.rest().await, PASSED_OK);
+    assert_eq!(client.rest().await, PASSED_OK.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"));
     nobody_is_connected(&activity).await;
     // And so may a stream that lasts as long as its request.
     let mut client = setting.client().await;
@@ -511,6 +526,34 @@ async fn what_takes_too_long_is_given_up() {
     let mut client = setting.client().await;
     client.say(&request("GET /", "")).await;
     assert!(client.hear_until("\r\n\r\n").await.starts_with("HTTP/1.1 503 "));
+}
+
+#[tokio::test]
+async fn what_stalls_behind_a_request_or_its_answer_is_ended() {
+    let limits = LimitsConfig { body_secs: 1, header_secs: 1, idle_secs: 1, ..LimitsConfig::default() };
+    let setting = Setting::with(ProxyConfig { limits, ..ProxyConfig::default() }).await;
+    let activity = setting.open_route();
+    // What came behind a request is the next head's beginning, and an empty line is none.
+    for (left, end) in [("GET / HT", "HTTP/1.1 408 "), ("\r\n", "")] {
+        let mut client = setting.client().await;
+        client.say(&(request("GET /", "") + left)).await;
+        let mut backend = setting.accept().await;
+        backend.hear_until("\r\n\r\n").await;
+        backend.say(OK).await;
+        client.hear(PASSED_OK).await;
+        drop(backend);
+        let rest = client.rest().await;
+        assert!(rest.starts_with(end) && rest.is_empty() == end.is_empty(), "{left:?} got {rest}");
+    }
+    // An upload that stalls once its answer has begun.
+    let mut client = setting.client().await;
+    client.say(&(request("POST /", "Content-Length: 5\r\n") + "x")).await;
+    let mut backend = setting.accept().await;
+    backend.hear_until("\r\n\r\nx").await;
+    backend.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
+    client.hear_until("1\r\na\r\n").await;
+    client.rest().await;
+    nobody_is_connected(&activity).await;
 }
 
 #[tokio::test]
