@@ -160,7 +160,7 @@ async fn a_stream_whose_client_takes_nothing_ends() {
     let stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2"]), address).await;
     let executor = hyper_util::rt::TokioExecutor::new();
     let mut builder = hyper::client::conn::http2::Builder::new(executor);
-    builder.initial_stream_window_size(0).adaptive_window(false);
+    builder.initial_stream_window_size(0_u32);
     let (mut sender, connection) = builder.handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
     let request = hyper::Request::get("https://b.plane.test/");
