@@ -415,7 +415,7 @@ impl Exchange<'_> {
         pace.set_open_ended(framing == Framing::UntilClose);
         down.closes = after == After::Closes;
         down.is_reusable = head.is_persistent;
-        down.body = Body::new(head.framing, framing);
+        down.body = Body::of_response(head.framing, framing);
         down.stage = match head.status {
             101 => Stage::Switching(Vec::new()),
             _ => Stage::Body,
