@@ -45,6 +45,8 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decoder {
     state: State,
+    /// White space may pad sizes.
+    pads: bool,
     extensions: usize,
     /// The trailer section so far, and where its last line begins.
     trailers: Vec<u8>,
@@ -65,7 +67,13 @@ impl Decoder {
     /// At the start of a body.
     pub(super) fn new() -> Self {
         let state = State::Size { size: 0, digits: 0 };
-        Self { state, extensions: 0, trailers: Vec::new(), line: 0, fields: 0 }
+        Self { state, pads: false, extensions: 0, trailers: Vec::new(), line: 0, fields: 0 }
+    }
+
+    /// Takes sizes that white space pads: servers of old write them so. Not for requests: who reads them otherwise than
+    /// us is deceived.
+    pub(super) fn allow_padding(&mut self) {
+        self.pads = true;
     }
 
     /// Whether the body is complete.
@@ -114,6 +122,7 @@ impl Decoder {
             }
             (State::Size { digits: 0, .. }, _) => Err(Malformed::ChunkSize),
             (State::Size { size, .. } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
+            (State::Space { size }, b'\r') if self.pads => Ok(State::SizeEnd { size }),
             (State::Size { size, .. } | State::Space { size }, b';') => self.extend(State::Extension { size }),
             (State::Size { size, .. } | State::Space { size }, b' ' | b'\t') => self.extend(State::Space { size }),
             (State::Size { .. }, _) => Err(Malformed::ChunkSize),

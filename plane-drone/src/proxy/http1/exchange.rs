@@ -421,7 +421,7 @@ impl Exchange<'_> {
         self.passage.record.status(head.status);
         down.closes = after == After::Closes;
         down.is_reusable = head.is_persistent;
-        down.body = Body::new(head.framing, framing);
+        down.body = Body::of_response(head.framing, framing);
         down.stage = match head.status {
             101 => Stage::Switching(Vec::new()),
             _ => Stage::Body,

@@ -35,7 +35,10 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// How long a connection that is closed goes on reading what its client still sends: closed at once, the client may not
 /// see the answer (RFC 9112, section 9.6). And how much it reads, in bytes.
@@ -137,7 +140,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
                     let _passage = Passage::begin(self.seat);
                     self.answer(None, &Asks::unknown(), true, why.refusal().into_response()).await
                 }
-                Step::Ended | Step::More | Step::Look | Step::Wait => false,
+                Step::Ended => {
+                    // Through TLS an end is said as well (RFC 8446, section 6.1).
+                    self.close(false).await;
+                    false
+                }
+                Step::More | Step::Look | Step::Wait => false,
             };
             if !goes_on {
                 return;
@@ -333,7 +341,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             return false;
         }
         if after == After::Closes {
-            self.close(is_unread).await;
+            self.close(is_unread || asks.is_persistent).await;
         }
         after != After::Closes
     }
@@ -360,14 +368,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             let is_reused = kept.is_some();
             let mut backend = match kept.take() {
                 Some(backend) => backend,
-                None => match connect(worker, upstream).await {
-                    Ok(backend) => backend,
-                    Err(error) => {
+                None => match self.connect(upstream, up.body.is_done()).await {
+                    Ok(Ok(backend)) => backend,
+                    Err(gone) => break (gone, None),
+                    Ok(Err(error)) => {
                         tracing::debug!(address = %upstream.address(), %error, "no connection");
                         break (Outcome::Refused(Refusal::Broken), None);
                     }
                 },
             };
+            if passage.is_fenced() {
+                break (Outcome::Refused(Refusal::NotYet), None);
+            }
             self.pace.awaits(&passage);
             let mut near = Near {
                 stream: &mut self.stream,
@@ -406,7 +418,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
                 passage.record.passed();
                 drop(passage);
                 if !goes_on {
-                    self.close(is_unread).await;
+                    self.close(is_unread || asks.is_persistent).await;
                 }
                 goes_on
             }
@@ -432,8 +444,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
         }
     }
 
+    /// Opens a connection to a backend, while the client is there; looks for that where the client `is_done` with the
+    /// request, so that what it sends is the next.
+    async fn connect(&mut self, upstream: &Upstream, is_done: bool) -> Result<io::Result<TcpStream>, Outcome> {
+        let mut connecting = pin!(connect(&self.seat.worker, upstream));
+        let (stream, input) = (&mut self.stream, &mut self.input);
+        let mut near = Near { stream, input, input_max: self.limits.bytes, pace: self.pace };
+        poll_fn(|cx| match connecting.as_mut().poll(cx) {
+            Poll::Ready(connected) => Poll::Ready(Ok(connected)),
+            Poll::Pending if is_done => match watch(cx, &mut near) {
+                Ok(()) => Poll::Pending,
+                Err(gone) => Poll::Ready(Err(gone)),
+            },
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     /// Carries what the client and the backend say to each other from now on.
-    async fn tunnel(&mut self, backend: Side<tokio::net::TcpStream>, passage: Rc<Passage>) {
+    async fn tunnel(&mut self, backend: Side<TcpStream>, passage: Rc<Passage>) {
         self.pace.tunnels();
         let early = Bytes::from(std::mem::take(&mut self.input));
         (self.up, self.down) = (Outgoing::default(), Outgoing::default());
@@ -448,7 +477,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
         }
     }
 
-    /// Says that nothing more comes, and reads for a while what the client may still send.
+    /// Says that nothing more comes, and reads for a while what the client may still send: the rest of a request, or the
+    /// next, where it was not the client who wanted to end.
     async fn close(&mut self, may_send: bool) {
         let may_send = may_send || !self.input.is_empty();
         let (stream, mut left) = (&mut self.stream, LINGER_BYTES);
