@@ -108,9 +108,9 @@ impl ProxyConfig {
 #[serde(rename_all = "lowercase")]
 pub enum Http1 {
     /// The library hyper.
-    #[default]
     Hyper,
     /// Plane's own loop.
+    #[default]
     Plane,
 }
 

@@ -150,7 +150,9 @@ pub(super) fn rewrite(head: &mut Parts, seen: &Seen<'_>, upgrade: Option<&Upgrad
     head.uri = Uri::from(target);
     head.version = Version::HTTP_11;
     let fields = &mut head.headers;
-    strip(fields, |name| name == "expect" || origin::is_forwarding(name));
+    // The last two are what some take for the fields that say how long a body is.
+    let is_ours = |name: &str| matches!(name, "expect" | "content_length" | "transfer_encoding");
+    strip(fields, |name| is_ours(name) || origin::is_forwarding(name));
     match upgrade {
         None => {}
         Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),

@@ -5,6 +5,7 @@ mod tls;
 mod upstream;
 
 use super::*;
+use crate::config::proxy::Http1;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,8 @@ async fn setting_with(secs: u32) -> Setting {
 
 async fn setting_of(own: ProxyConfig) -> Setting {
     let (tasks, routes) = (Tasks::new(), Routes::default());
+    // The other one has tests of its own beside it.
+    let own = ProxyConfig { http1: Http1::Hyper, ..own };
     let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..own };
     let cluster = "plane.test".parse().unwrap();
     let addresses = Proxy::start(&config, None, cluster, routes.clone(), &tasks).unwrap();
