@@ -43,6 +43,7 @@ mod tunnel;
 mod upgraded;
 mod upstream;
 mod waiting;
+mod whole;
 mod worker;
 
 pub use access_log::AccessLogError;

@@ -8,6 +8,7 @@ use super::{
     request::clean_trailers,
     timers::{Look, after},
     upstream::{Link, Upstream},
+    whole::Whole,
     worker::Worker,
 };
 use crate::route::InFlight;
@@ -149,7 +150,7 @@ impl Drop for Passage {
 #[derive(Debug)]
 pub(super) struct Sent {
     /// None where there is none.
-    inner: Option<Incoming>,
+    inner: Option<Whole>,
     passage: Rc<Passage>,
     /// How many more bytes are taken.
     left: u64,
@@ -160,7 +161,7 @@ pub(super) struct Sent {
 impl Sent {
     pub(super) fn new(inner: Incoming, passage: Rc<Passage>) -> Self {
         let left = passage.worker().shared.limits.body_bytes;
-        Self { inner: (!inner.is_end_stream()).then_some(inner), passage, left, waits: None }
+        Self { inner: (!inner.is_end_stream()).then(|| Whole::new(inner)), passage, left, waits: None }
     }
 
     /// Nothing.

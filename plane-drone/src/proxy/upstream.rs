@@ -27,7 +27,7 @@ use std::{
 use tokio::{net::TcpStream, sync::oneshot};
 
 /// What is read of a backend at once, and how large the head of an answer may be, in bytes.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 32 * 1024;
 /// What a backend may send until the head of its answer has come, interim answers too, in bytes: what is read with its
 /// end belongs to the body.
 const HEAD: usize = 2 * BUFFER;
