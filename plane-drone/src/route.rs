@@ -117,7 +117,7 @@ struct Ended {
 impl Ended {
     fn expire(&mut self, now: Instant) {
         while let Some((at, id)) = self.order.front() {
-            if self.order.len() <= ENDED_KEPT && now.duration_since(*at) < ENDED_FOR {
+            if self.order.len() < ENDED_KEPT && now.duration_since(*at) < ENDED_FOR {
                 return;
             }
             self.ids.remove(id);

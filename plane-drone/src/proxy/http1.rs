@@ -38,7 +38,7 @@ pub(super) use own::last_word;
 pub(super) use serve::serve;
 pub(super) use upstream::Sockets;
 
-/// The most fields that a head may have; a configured limit beyond it does not count.
+/// The most fields that a head may have; no more can be configured, and no answer may have more.
 pub(super) const FIELDS_MAX: usize = 256;
 
 /// What a head may be large.

@@ -28,8 +28,17 @@ const PROTO: &str = "x-forwarded-proto";
 
 /// Whether a field is about where a request comes from. Those of clients do not go on, except for what [`Origin`] writes.
 pub(super) fn is_forwarding(name: &str) -> bool {
-    let begins = || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-    name.eq_ignore_ascii_case(FORWARDED) || begins()
+    name.eq_ignore_ascii_case(FORWARDED) || is_prefixed(name)
+}
+
+/// Whether a name begins with [`PREFIX`]. CGI and what is made after it (RFC 3875, section 4.1.18) cannot tell `_` from
+/// `-` in names, so that neither may come from a client.
+pub(super) fn is_prefixed(name: &str) -> bool {
+    let Some(start) = name.as_bytes().get(..PREFIX.len()) else { return false };
+    start.iter().zip(PREFIX.as_bytes()).all(|(given, wanted)| match given {
+        b'_' => *wanted == b'-',
+        given => given.eq_ignore_ascii_case(wanted),
+    })
 }
 
 /// What a request says of where it comes from. Borrowed from its fields.

@@ -106,6 +106,11 @@ fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade")
 }
 
+/// Fields that servers in the manner of CGI take for those that say how long a body is.
+fn is_misread(name: &str) -> bool {
+    matches!(name, "content_length" | "transfer_encoding")
+}
+
 /// Removes fields in one pass over their names, most often none: those of one connection, those that Connection names,
 /// and what `drops` says.
 fn strip(fields: &mut HeaderMap, drops: impl Fn(&str) -> bool) {
@@ -150,9 +155,7 @@ pub(super) fn rewrite(head: &mut Parts, seen: &Seen<'_>, upgrade: Option<&Upgrad
     head.uri = Uri::from(target);
     head.version = Version::HTTP_11;
     let fields = &mut head.headers;
-    // The last two are what some take for the fields that say how long a body is.
-    let is_ours = |name: &str| matches!(name, "expect" | "content_length" | "transfer_encoding");
-    strip(fields, |name| is_ours(name) || origin::is_forwarding(name));
+    strip(fields, |name| name == "expect" || is_misread(name) || origin::is_forwarding(name));
     match upgrade {
         None => {}
         Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),
@@ -241,7 +244,7 @@ pub(super) fn clean_trailers(fields: &mut HeaderMap) {
                 | "x-plane-backend-id"
         )
     };
-    strip(fields, |name| is_for_heads(name) || origin::is_forwarding(name));
+    strip(fields, |name| is_for_heads(name) || is_misread(name) || origin::is_forwarding(name));
 }
 
 /// HTTP/2 may split Cookie, HTTP/1.1 may not (RFC 9113, section 8.2.3).
@@ -330,12 +333,15 @@ mod tests {
             .header("x-forwarded-for", "6.6.6.6")
             .header("x-forwarded-for", "7.7.7.7")
             .header("x-forwarded-prefix", "/evil")
+            .header("x_forwarded_for", "6.6.6.6")
+            .header("x_forwarded-proto", "https")
+            .header("content_length", "3")
             .header("accept", "text/html")
             .body(())
             .unwrap();
         let fields = rewritten(request, "/x").into_parts().0.headers;
         assert_eq!(fields["forwarded"], "for=10.0.0.7;host=b.plane.test;proto=http");
-        for gone in ["connection", "x-own", "te"] {
+        for gone in ["connection", "x-own", "te", "x_forwarded_for", "x_forwarded-proto", "content_length"] {
             assert!(!fields.contains_key(gone), "{gone}");
         }
         let all: Vec<_> = fields.get_all("x-forwarded-for").iter().collect();

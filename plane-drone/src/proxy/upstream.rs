@@ -2,6 +2,7 @@
 
 use super::{
     fair::{Budget, Fair},
+    http1::FIELDS_MAX,
     listen::keep_alive,
     passage::Sent,
     refusal::Refusal,
@@ -120,7 +121,7 @@ impl Upstream {
         keep_alive(&stream)?;
         let budget = Budget::default();
         let mut builder = http1::Builder::new();
-        builder.writev(false).max_buf_size(BUFFER);
+        builder.writev(false).max_buf_size(BUFFER).max_headers(FIELDS_MAX);
         let (sender, connection) =
             builder.handshake(TokioIo::new(Fair::new(stream, budget.clone()))).await.map_err(io::Error::other)?;
         let (held, let_go) = oneshot::channel();

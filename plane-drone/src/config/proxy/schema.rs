@@ -40,7 +40,7 @@ pub(in crate::config) static PROXY: Part = Part {
         Key::optional("proxy.limits.connections_per_address", Kind::Int(0, MANY)),
         Key::optional("proxy.limits.streams_per_connection", Kind::Int(1, MANY)),
         Key::optional("proxy.limits.header_bytes", Kind::Int(LEAST_HEADER_BYTES, MOST_HEADER_BYTES)),
-        Key::optional("proxy.limits.header_count", Kind::Int(10, 1000)),
+        Key::optional("proxy.limits.header_count", Kind::Int(10, 256)),
         Key::optional("proxy.limits.request_line_bytes", Kind::Int(256, MOST_HEADER_BYTES)),
         Key::optional("proxy.limits.body_bytes", Kind::Int(0, i64::MAX)),
         Key::optional("proxy.limits.handshake_secs", SECS),

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 /// What extensions may come to in one body, in bytes: they are read, and mean nothing here.
 const EXTENSIONS_BYTES: usize = 16 * 1024;
+/// White space that may pad one size, in bytes. It is no extension: every chunk may have it.
+const PADDING_BYTES: u8 = 32;
 /// What the trailer section of a body may come to, in bytes, and in fields.
 const TRAILERS_BYTES: usize = 8 * 1024;
 pub(super) const TRAILERS_MAX: usize = 64;
@@ -25,6 +27,8 @@ enum State {
     Size { size: u64, digits: u8 },
     /// After white space behind a size, which only an extension follows.
     Space { size: u64 },
+    /// Within white space that pads a size, of which so many bytes are there.
+    Padding { size: u64, bytes: u8 },
     /// Within extensions.
     Extension { size: u64 },
     /// At the LF after a size.
@@ -122,12 +126,20 @@ impl Decoder {
             }
             (State::Size { digits: 0, .. }, _) => Err(Malformed::ChunkSize),
             (State::Size { size, .. } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
-            (State::Space { size }, b'\r') if self.pads => Ok(State::SizeEnd { size }),
-            (State::Size { size, .. } | State::Space { size }, b';') => self.extend(State::Extension { size }),
+            (State::Size { size, .. } | State::Space { size } | State::Padding { size, .. }, b';') => {
+                self.extend(State::Extension { size })
+            }
+            (State::Size { size, .. }, b' ' | b'\t') if self.pads => Ok(State::Padding { size, bytes: 1 }),
+            (State::Padding { size, bytes }, b' ' | b'\t') if bytes < PADDING_BYTES => {
+                Ok(State::Padding { size, bytes: bytes + 1 })
+            }
+            (State::Padding { size, .. }, b'\r') => Ok(State::SizeEnd { size }),
             (State::Size { size, .. } | State::Space { size }, b' ' | b'\t') => self.extend(State::Space { size }),
             (State::Size { .. }, _) => Err(Malformed::ChunkSize),
             (State::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => self.extend(State::Extension { size }),
-            (State::Space { .. } | State::Extension { .. }, _) => Err(Malformed::ChunkExtension),
+            (State::Space { .. } | State::Padding { .. } | State::Extension { .. }, _) => {
+                Err(Malformed::ChunkExtension)
+            }
             (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailers),
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::SizeEnd { .. }, _) => Err(Malformed::BareCr),
@@ -273,6 +285,21 @@ mod tests {
             assert_eq!(decoded(body.as_bytes(), &[]), Err(why), "{body:?}");
             assert_eq!(decoded(body.as_bytes(), &vec![1; body.len()]), Err(why), "{body:?} byte by byte");
         }
+    }
+
+    #[test]
+    fn sizes_of_answers_may_be_padded_in_every_chunk() {
+        let chunks = 10_000;
+        let mut decoder = Decoder::new();
+        decoder.allow_padding();
+        let mut body = [b"1 \t   \r\nx\r\n".repeat(chunks), b"0  ;a\r\n\r\n".to_vec()].concat();
+        let length = body.len();
+        let taken = decoder.take(&mut body).unwrap();
+        assert_eq!((taken.data.len(), taken.consumed, decoder.is_done()), (chunks, length, true));
+        let mut decoder = Decoder::new();
+        decoder.allow_padding();
+        let mut wide = format!("1{}\r\n", " ".repeat(usize::from(PADDING_BYTES) + 1)).into_bytes();
+        assert_eq!(decoder.take(&mut wide), Err(Malformed::ChunkExtension));
     }
 
     /// A body that is what we would write of these pieces.

@@ -2,6 +2,7 @@
 //! their grammar is, since whoever reads on after us may read loosely (RFC 9112, section 11.2).
 
 use super::{malformed::Malformed, scan::is_token};
+use crate::proxy::origin::is_prefixed;
 
 /// A field, its name and its value without the white space around it.
 pub(super) type Field<'b> = httparse::Header<'b>;
@@ -43,7 +44,6 @@ pub(super) enum Known {
 
 /// Names the backend that answered.
 pub(super) const BACKEND_ID: &str = "x-plane-backend-id";
-const X_FORWARDED: &[u8] = b"x-forwarded-";
 
 impl Known {
     /// Finds a name, in whatever case. Most names are told apart by their length and first letter alone.
@@ -69,20 +69,10 @@ impl Known {
             (16, b'p') if is("proxy-connection") => Self::KeepAlive,
             (17, b't') if is("transfer-encoding") => Self::TransferEncoding,
             (18, b'x') if is(BACKEND_ID) => Self::BackendId,
-            (13.., b'x') if is_forwarded(name) => Self::Forwarded,
+            (13.., b'x') if is_prefixed(name) => Self::Forwarded,
             _ => Self::Other,
         }
     }
-}
-
-/// Whether a name begins with `X-Forwarded-`. CGI and what is made after it (RFC 3875, section 4.1.18) cannot tell `_`
-/// from `-` in names, so that neither may come from a client.
-fn is_forwarded(name: &str) -> bool {
-    let Some(start) = name.as_bytes().get(..X_FORWARDED.len()) else { return false };
-    start.iter().zip(X_FORWARDED).all(|(given, wanted)| match given {
-        b'_' => *wanted == b'-',
-        given => given.eq_ignore_ascii_case(wanted),
-    })
 }
 
 /// The members of a list, without white space and empty ones (RFC 9110, section 5.6.1).

@@ -2,6 +2,7 @@
 //! ones.
 
 use crate::proxy::{
+    listen::keep_alive,
     timers::millis,
     upstream::{Upstream, Way},
     worker::Worker,
@@ -96,5 +97,7 @@ pub(super) async fn connect(worker: &Worker, upstream: &Upstream) -> io::Result<
     let connecting = pin!(TcpStream::connect(upstream.address()));
     let stream = worker.timers.within(CONNECT_LIMIT, connecting).await.ok_or(io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;
+    // A container whose network went away says nothing any more.
+    keep_alive(&stream)?;
     Ok(stream)
 }

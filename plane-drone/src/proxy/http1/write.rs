@@ -65,8 +65,10 @@ pub(super) fn put_request(
                 put_field(out, field.name, field.value);
             }
             Known::Authorization if token.is_some_and(|token| auth::is_our_bearer(field.value, token)) => {}
-            Known::Cookie => put_cookie(out, field),
-            Known::Authorization => put_field(out, field.name, field.value),
+            Known::Cookie if passes(head.options, head.fields, field) => put_cookie(out, field),
+            Known::Authorization if passes(head.options, head.fields, field) => {
+                put_field(out, field.name, field.value);
+            }
             _ => {}
         }
     }

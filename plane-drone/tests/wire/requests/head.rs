@@ -168,6 +168,18 @@ fn connections() -> Vec<Case> {
         .seen(|requests, _| {
             requests[0].fields.text("x-forwarded-for") == ["127.0.0.1"] && requests[0].fields.has("x-forwarded-proto")
         }),
+        removed(
+            "Authorization and Cookie named by Connection",
+            "Connection: Authorization, Cookie\r\nCookie: a=b",
+            "Authorization",
+        )
+        .seen(|requests, _| !requests[0].fields.has("authorization") && !requests[0].fields.has("cookie")),
+        removed("fields that CGI takes for X-Forwarded-For", "X_Forwarded_For: 6.6.6.6", "x_forwarded-PROTO").seen(
+            |requests, _| {
+                !["x_forwarded_for", "x_forwarded-proto"].iter().any(|name| requests[0].fields.has(name))
+                    && requests[0].fields.text("x-forwarded-for") == ["127.0.0.1"]
+            },
+        ),
         alone("TE", "Connection: TE\r\nTE: trailers, gzip\r\n").passes(1),
         case("HTTP/1.0", old("") + HIDDEN).passes_and_closes(1),
         case("HTTP/1.0, kept alive", old("Connection: keep-alive\r\n")).passes(1).seen(|_, replies| {

@@ -123,6 +123,9 @@ fn fields() -> Vec<Case> {
     let many: String = (0..50_000).map(|number| format!("X-{number}: y\r\n")).collect();
     let others = [
         case("a good answer", sized("")).passed("hello"),
+        case("as many fields as an answer may have", sized(&"X: y\r\n".repeat(255)))
+            .passed("hello")
+            .seen(|reply| reply.fields.all("X").count() == 255),
         case("lines that end in LF alone", "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello").refused().passed("hello"),
         case(
             "bytes that are not ASCII in a value",
