@@ -14,6 +14,7 @@ use super::{
     worker::{Stage, Worker},
 };
 use crate::config::proxy::Http1;
+use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
@@ -126,7 +127,15 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door) {
             Ok(Ok((stream, peer))) => {
                 let (own, entrance) = (worker.clone(), door.entrance.clone());
                 let place = Place::take(&worker);
-                worker.spawn("connection", enter(own, stream, peer, entrance, place));
+                // In a box of its own, like what comes of it: a connection holds as much memory as its way of being
+                // served needs, not as its beginning does, or the largest.
+                let entering = Box::pin(enter(own, stream, peer, entrance, place));
+                worker.spawn("connection", async move {
+                    let serving = entering.await;
+                    if let Some(serving) = serving {
+                        serving.await;
+                    }
+                });
             }
             Ok(Err(error)) => {
                 // Mostly a want of file descriptors, which passes as connections end.
@@ -209,42 +218,58 @@ impl Drop for Place {
     }
 }
 
-async fn enter(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, entrance: Entrance, place: Option<Place>) {
+/// Begins with a connection; gives what serves it.
+async fn enter(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    entrance: Entrance,
+    place: Option<Place>,
+) -> Option<LocalBoxFuture<'static, ()>> {
     if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
         tracing::debug!(%peer, %error, "a connection has not all its options");
     }
-    let Some(place) = place else { return turn_away(&worker, stream, peer, &entrance).await };
+    let Some(place) = place else {
+        turn_away(&worker, stream, peer, &entrance).await;
+        return None;
+    };
     let peer = match preface(&worker, &mut stream, peer).await {
         Ok(peer) => peer,
         Err(error) if error.is_silence() => {
             // A check of its health, mostly.
             tracing::debug!(%peer, "a connection of a trusted proxy ended before it began");
-            return;
+            return None;
         }
         Err(error) => {
             tracing::warn!(%peer, %error, "a connection of a trusted proxy is refused");
-            return;
+            return None;
         }
     };
-    let Some(place) = place.of(peer.ip()) else { return turn_away(&worker, stream, peer, &entrance).await };
+    let Some(place) = place.of(peer.ip()) else {
+        turn_away(&worker, stream, peer, &entrance).await;
+        return None;
+    };
     let activity = Activity::new(worker.timers.clock().clone());
     let own = activity.clone();
     let seat = |scheme| {
         Rc::new(Seat { worker: worker.clone(), activity: own, client: Client { peer, scheme }, _place: place })
     };
-    // Each in a box of its own: a connection holds as much memory as its way of being served needs, not as the largest.
     let is_own = worker.shared.http1 == Http1::Plane;
-    match entrance {
-        Entrance::Open(Service::Backends) if is_own => Box::pin(http1::serve(seat(Scheme::Http), stream)).await,
-        Entrance::Open(service) => Box::pin(serve::http1(seat(Scheme::Http), stream, service)).await,
-        Entrance::Tls(acceptor) => match Box::pin(tls::handshake(&worker, &acceptor, stream, &activity)).await {
-            Ok(stream) if stream.speaks_http2() => Box::pin(serve::http2(seat(Scheme::Https), stream)).await,
-            Ok(stream) if is_own => Box::pin(http1::serve(seat(Scheme::Https), stream)).await,
-            Ok(stream) => Box::pin(serve::http1(seat(Scheme::Https), stream, Service::Backends)).await,
-            // Most of these are scanners.
-            Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+    Some(match entrance {
+        Entrance::Open(Service::Backends) if is_own => Box::pin(http1::serve(seat(Scheme::Http), stream)),
+        Entrance::Open(service) => Box::pin(serve::http1(seat(Scheme::Http), stream, service)),
+        Entrance::Tls(acceptor) => match tls::handshake(&worker, &acceptor, stream, &activity).await {
+            Ok(stream) if stream.speaks_http2() => Box::pin(serve::http2(seat(Scheme::Https), stream)),
+            // What TLS needs is large, and would be there twice.
+            Ok(stream) if is_own => Box::pin(http1::serve(seat(Scheme::Https), Box::new(stream))),
+            Ok(stream) => Box::pin(serve::http1(seat(Scheme::Https), stream, Service::Backends)),
+            Err(error) => {
+                // Most of these are scanners.
+                tracing::debug!(%peer, %error, "a TLS handshake failed");
+                return None;
+            }
         },
-    }
+    })
 }
 
 /// Ends a connection that there is no place for, and says so where its client can understand it.

@@ -134,46 +134,55 @@ pub(super) struct Side<T> {
 /// # Errors
 /// Where a stream breaks, the fence before the backend closes, or nothing comes from one side long after the other has
 /// ended.
-pub(super) async fn carry<C, B>(mut client: Side<C>, mut backend: Side<B>, passage: Rc<Passage>) -> io::Result<()>
+pub(super) fn carry<C, B>(
+    client: Side<C>,
+    backend: Side<B>,
+    passage: Rc<Passage>,
+) -> impl Future<Output = io::Result<()>>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    let open = passage.worker().counter.tunnel();
     let record = &passage.record;
-    let _open = passage.worker().counter.tunnel();
     record.upgraded();
     record.received(client.early.len());
     record.sent(backend.early.len());
-    let mut up = Half::new(std::mem::take(&mut client.early), Record::received);
-    let mut down = Half::new(std::mem::take(&mut backend.early), Record::sent);
-    let (client, backend) = (&mut client.stream, &mut backend.stream);
-    // Since when one side is alone and nothing has come of it.
-    let alone = Cell::new(None);
-    let mut moves = 0;
-    let carrying = pin!(poll_fn(|cx| {
-        let is_up_done = up.poll(cx, client, backend, &passage)?.is_ready();
-        let is_down_done = down.poll(cx, backend, client, &passage)?.is_ready();
-        if is_up_done && is_down_done {
-            return Poll::Ready(Ok(()));
+    let mut up = Half::new(client.early, Record::received);
+    let mut down = Half::new(backend.early, Record::sent);
+    let (mut client, mut backend) = (client.stream, backend.stream);
+    // Many tunnels are quiet: a function that waits itself would hold all that it is given twice.
+    async move {
+        let _open = &open;
+        let (client, backend) = (&mut client, &mut backend);
+        // Since when one side is alone and nothing has come of it.
+        let alone = Cell::new(None);
+        let mut moves = 0;
+        let carrying = pin!(poll_fn(|cx| {
+            let is_up_done = up.poll(cx, client, backend, &passage)?.is_ready();
+            let is_down_done = down.poll(cx, backend, client, &passage)?.is_ready();
+            if is_up_done && is_down_done {
+                return Poll::Ready(Ok(()));
+            }
+            let is_alone = is_up_done || is_down_done;
+            let moved = up.moves + down.moves;
+            if is_alone && (alone.get().is_none() || moved != moves) {
+                alone.set(Some(passage.now()));
+            }
+            moves = moved;
+            Poll::Pending
+        }));
+        let look = |now| match alone.get().map(|since| after(since, ALONE)) {
+            None => Look::Again(u64::MAX),
+            Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
+            Some(until) => Look::Again(until),
+        };
+        let carried = passage.worker().timers.limit(carrying, look).await;
+        if passage.is_fenced() {
+            passage.record.broken_off(Refusal::NotYet);
         }
-        let is_alone = is_up_done || is_down_done;
-        let moved = up.moves + down.moves;
-        if is_alone && (alone.get().is_none() || moved != moves) {
-            alone.set(Some(passage.now()));
-        }
-        moves = moved;
-        Poll::Pending
-    }));
-    let look = |now| match alone.get().map(|since| after(since, ALONE)) {
-        None => Look::Again(u64::MAX),
-        Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
-        Some(until) => Look::Again(until),
-    };
-    let carried = passage.worker().timers.limit(carrying, look).await;
-    if passage.is_fenced() {
-        record.broken_off(Refusal::NotYet);
+        // Whichever side ended it: that is how they end.
+        passage.record.passed();
+        carried?
     }
-    // Whichever side ended it: that is how they end.
-    record.passed();
-    carried?
 }

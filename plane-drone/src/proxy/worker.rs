@@ -50,11 +50,12 @@ impl Worker {
 
     /// Runs a task on this thread. It has to look at the stage: its end is waited for when the drone stops.
     pub(super) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn_local(async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        // Not a block that waits for the task, which would hold it twice.
+        self.tasks.spawn_local(AssertUnwindSafe(task).catch_unwind().map(move |outcome| {
+            if outcome.is_err() {
                 tracing::error!(task = what, "task panicked");
             }
-        });
+        }));
     }
 
     fn enter(&self, stage: Stage) {

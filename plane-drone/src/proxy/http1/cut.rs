@@ -20,6 +20,12 @@ impl Cut for TcpStream {
     }
 }
 
+impl<T: Cut> Cut for Box<T> {
+    fn cut(&self) {
+        T::cut(self);
+    }
+}
+
 impl<T> Cut for Encrypted<T> {
     /// Dropped, it says no `close_notify`, which tells that something is missing (RFC 8446, section 6.1).
     fn cut(&self) {}

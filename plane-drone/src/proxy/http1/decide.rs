@@ -154,7 +154,7 @@ async fn pass(
     head: &RequestHead<'_, '_>,
     out: &mut Vec<u8>,
 ) -> Result<Decision, Refusal> {
-    let from = From::of(peer, head.fields, &passage.worker().shared.trusted);
+    let from = From::of(peer, passage.seat().client, head.fields, &passage.worker().shared.trusted);
     if let From::Proxy(origin) = &from {
         passage.record.client(origin.client);
     }
@@ -189,38 +189,38 @@ async fn pass(
 /// Who asks, as backends are told: written once for all requests of a connection.
 #[derive(Debug)]
 pub(super) struct Peer {
-    client: Client,
-    address: String,
-    /// As `Forwarded` has it: IPv6 in brackets, and as they are no token, in quotes (RFC 7239, section 6).
-    node: String,
+    address: Box<str>,
+    /// As `Forwarded` has it, where that is not the same: IPv6 in brackets, and as they are no token, in quotes (RFC 7239,
+    /// section 6).
+    node: Option<Box<str>>,
 }
 
 impl Peer {
     pub(super) fn new(client: Client) -> Self {
         let address = client.peer.ip().to_canonical();
-        let node = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
-        Self { client, address: address.to_string(), node }
+        let node = address.is_ipv6().then(|| format!("\"[{address}]\"").into());
+        Self { address: address.to_string().into(), node }
     }
 }
 
 /// Where a request comes from. Its fields say something about that only where a trusted proxy stands before this one.
 enum From<'a> {
-    Peer(&'a Peer),
+    Peer(&'a Peer, Scheme),
     Proxy(Origin),
 }
 
 impl<'a> From<'a> {
-    fn of(peer: &'a Peer, fields: &[Field<'_>], trusted: &[Network]) -> Self {
+    fn of(peer: &'a Peer, client: Client, fields: &[Field<'_>], trusted: &[Network]) -> Self {
         if trusted.is_empty() {
-            return Self::Peer(peer);
+            return Self::Peer(peer, client.scheme);
         }
         let claims = Claims::of(fields.iter().map(|field| (field.name, field.value)));
-        Self::Proxy(Origin::resolve(peer.client.peer, peer.client.scheme, &claims, trusted))
+        Self::Proxy(Origin::resolve(client.peer, client.scheme, &claims, trusted))
     }
 
     fn scheme(&self) -> Scheme {
         match self {
-            Self::Peer(peer) => peer.client.scheme,
+            Self::Peer(_, scheme) => *scheme,
             Self::Proxy(origin) => origin.scheme,
         }
     }
@@ -228,8 +228,9 @@ impl<'a> From<'a> {
     /// Writes the fields that say so.
     fn put(&self, out: &mut Vec<u8>, host: &str, prefix: &str) {
         match self {
-            Self::Peer(Peer { client, address, node }) => {
-                let proto = match client.scheme {
+            Self::Peer(Peer { address, node }, scheme) => {
+                let node = node.as_deref().unwrap_or(address);
+                let proto = match scheme {
                     Scheme::Http => "http",
                     Scheme::Https => "https",
                 };

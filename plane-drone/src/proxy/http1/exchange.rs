@@ -120,9 +120,9 @@ pub(super) struct Down {
 }
 
 impl Down {
-    pub(super) fn new(out: Outgoing) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            out,
+            out: Outgoing::default(),
             stage: Stage::Head,
             head: Vec::new(),
             scan: Scan::default(),

@@ -10,9 +10,6 @@ use std::{
 };
 use tokio::io::AsyncWrite;
 
-/// What a connection keeps of the room that its heads took, in bytes, while it waits for the next.
-const ROOM_KEPT: usize = 1024;
-
 /// What waits for one side.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
@@ -90,13 +87,6 @@ impl Outgoing {
     /// Makes ready to write all of it again; only where there is no body.
     pub(super) fn rewind(&mut self) {
         self.written = 0;
-    }
-
-    /// Forgets everything, and keeps no more room than a connection that waits may have.
-    pub(super) fn rest(&mut self) {
-        self.clear();
-        self.before.shrink_to(ROOM_KEPT);
-        self.after = Vec::new();
     }
 }
 
