@@ -19,6 +19,7 @@ mod counters;
 mod exchange;
 mod fair;
 mod http1;
+mod leaving;
 mod limits;
 mod listen;
 mod origin;

@@ -470,3 +470,35 @@ async fn a_drone_that_stops_ends_its_tunnels_after_a_while() {
         setting.counts(0).await;
     }
 }
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_let_go_although_the_backend_does_not_read() {
+    for http1 in IMPLEMENTATIONS {
+        let setting = Setting::start(http1).await;
+        let (client, _inner) = setting.tunnel().await;
+        fill(&client, &filling(251 * 256)).await;
+        setting.counts(1).await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        setting.counts(0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_its_backend_stops_to_read_ends_although_it_is_answered() {
+    for http1 in IMPLEMENTATIONS {
+        let setting = Setting::start(http1).await;
+        let asks = format!("POST /up HTTP/1.1\r\nHost: b.plane.test\r\nContent-Length: {HELD}\r\n\r\n");
+        let mut client = setting.ask(&asks).await;
+        let (mut inner, _) = timeout(PATIENCE, setting.listener.accept()).await.unwrap().unwrap();
+        head(&mut inner).await;
+        says(&mut inner, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+        let answer = head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        setting.counts(1).await;
+        fill(&client, &filling(251 * 256)).await;
+        setting.counts(0).await;
+        let heard = rest(&mut client).await;
+        assert!(!heard.ends_with(b"0\r\n\r\n"), "it looks complete");
+    }
+}

@@ -32,9 +32,9 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[error("the backend's drone had no contact with the control plane for too long")]
 pub(super) struct Fenced;
 
-/// The rest of a body does not come.
+/// The rest of a request does not come, or is not taken.
 #[derive(Debug, thiserror::Error)]
-#[error("the body of the request does not come")]
+#[error("the body of the request does not get on")]
 struct Stalled;
 
 /// A body is longer than the proxy takes.
@@ -51,6 +51,8 @@ pub(super) struct Passage {
     moved: Cell<u64>,
     /// Whether the client is to send more, and is waited for.
     wants_body: Cell<bool>,
+    /// Whether nothing more of the request is to go to the backend.
+    is_sent: Cell<bool>,
     /// Why nobody may answer it any more.
     broken: Cell<Option<Refusal>>,
     /// What is told of it at its end.
@@ -65,6 +67,7 @@ impl Passage {
             entered: OnceCell::new(),
             moved: Cell::new(seat.worker.timers.clock().now()),
             wants_body: Cell::new(false),
+            is_sent: Cell::new(false),
             broken: Cell::new(None),
             record: Record::begin(),
         })
@@ -103,14 +106,10 @@ impl Passage {
         if now >= until { Look::Over(refusal) } else { Look::Again(until) }
     }
 
-    /// Whether it waits too long for more of the request, at a time, once its answer has begun.
+    /// Whether it waits too long for more of the request, or for the backend to take it, at a time, once its answer has
+    /// begun.
     pub(super) fn look_at_body(&self, now: u64) -> Look<Refusal> {
-        let patience = self.worker().shared.limits.body;
-        if !self.wants_body.get() {
-            return Look::Again(after(now, patience));
-        }
-        let until = after(self.moved.get(), patience);
-        if now >= until { Look::Over(Refusal::TooSlow) } else { Look::Again(until) }
+        if self.is_sent.get() { Look::Again(u64::MAX) } else { self.look(now) }
     }
 
     /// A piece of the request came, or went to the backend.
@@ -122,6 +121,11 @@ impl Passage {
     /// The client is to send more, and is waited for.
     pub(super) fn wants_body(&self) {
         self.wants_body.set(true);
+    }
+
+    /// Nothing more of the request is to go to the backend.
+    pub(super) fn sent(&self) {
+        self.is_sent.set(true);
     }
 
     /// Nobody may answer it any more.
@@ -233,6 +237,7 @@ impl Body for Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
+        self.passage.sent();
         self.passage.worker().timers.forget(&mut self.waits);
     }
 }
@@ -250,11 +255,13 @@ pub(super) struct Received {
     passage: Rc<Passage>,
     /// The connection that it comes through, and where that goes once it is complete.
     through: Option<(Upstream, Link)>,
+    /// Where it is waited for while the request has not gone to the backend as a whole.
+    waits: Option<usize>,
 }
 
 impl Received {
     pub(super) fn new(inner: Incoming, passage: Rc<Passage>, upstream: &Upstream, link: Link) -> Self {
-        Self { inner, passage, through: Some((upstream.clone(), link)) }
+        Self { inner, passage, through: Some((upstream.clone(), link)), waits: None }
     }
 
     fn complete(&mut self) {
@@ -279,7 +286,17 @@ impl Body for Received {
             Poll::Ready(None) => self.complete(),
             Poll::Ready(Some(Ok(frame))) => self.passage.record.sent(frame.data_ref().map_or(0, Buf::remaining)),
             Poll::Ready(Some(Err(_))) => self.passage.record.broken_off(Refusal::Broken),
-            Poll::Pending => {}
+            Poll::Pending => match self.passage.look_at_body(self.passage.now()) {
+                Look::Again(u64::MAX) => {}
+                Look::Again(until) => {
+                    let this = &mut *self;
+                    this.passage.worker().timers.register(&mut this.waits, until, cx.waker());
+                }
+                Look::Over(refusal) => {
+                    self.passage.record.broken_off(refusal);
+                    return Poll::Ready(Some(Err(Stalled.into())));
+                }
+            },
         }
         polled.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
     }
@@ -295,6 +312,7 @@ impl Body for Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
+        self.passage.worker().timers.forget(&mut self.waits);
         if self.inner.is_end_stream() {
             self.complete();
         }

@@ -174,6 +174,13 @@ impl Secured {
     }
 }
 
+impl<T> Encrypted<TlsStream<Beneath<T>>> {
+    /// The stream beneath TLS.
+    pub(super) fn beneath(&self) -> &Beneath<T> {
+        self.0.get_ref().0
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Encrypted<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.0).poll_read(cx, buffer) {

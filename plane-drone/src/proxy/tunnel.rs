@@ -3,6 +3,7 @@
 
 use super::{
     buffer::Buffer,
+    leaving::{LOOK_EVERY, Leaving, Left},
     passage::{Fenced, Passage},
     record::Record,
     refusal::Refusal,
@@ -20,8 +21,9 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How long a tunnel of which one side has ended may go on without a byte. Nothing tells any more whether that side is
-/// still there: what is read of it has ended, and nothing is written to it. So long a pause within an answer is rare.
+/// How long a tunnel of which one side has ended may go on without a byte, also where that side's last bytes have not been
+/// taken yet. Nothing tells any more whether it is still there: what is read of it has ended, and nothing is written to
+/// it. So long a pause within an answer is rare.
 const ALONE: Duration = Duration::from_secs(60);
 /// After so many pieces others get their turn.
 const TURN: usize = 16;
@@ -96,6 +98,11 @@ impl Half {
         Poll::Pending
     }
 
+    /// Whether what was read cannot be written yet, so that nothing is read.
+    fn is_held_up(&self) -> bool {
+        !matches!(self.pending, Pending::None)
+    }
+
     fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
         loop {
             let left = match &self.pending {
@@ -140,8 +147,8 @@ pub(super) fn carry<C, B>(
     passage: Rc<Passage>,
 ) -> impl Future<Output = io::Result<()>>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Leaving + Unpin,
+    B: AsyncRead + AsyncWrite + Leaving + Unpin,
 {
     let open = passage.worker().counter.tunnel();
     let record = &passage.record;
@@ -157,6 +164,7 @@ where
         let (client, backend) = (&mut client, &mut backend);
         // Since when one side is alone and nothing has come of it.
         let alone = Cell::new(None);
+        let is_held_up = Cell::new(false);
         let mut moves = 0;
         let carrying = pin!(poll_fn(|cx| {
             let is_up_done = up.poll(cx, client, backend, &passage)?.is_ready();
@@ -164,7 +172,14 @@ where
             if is_up_done && is_down_done {
                 return Poll::Ready(Ok(()));
             }
-            let is_alone = is_up_done || is_down_done;
+            is_held_up.set(up.is_held_up() || down.is_held_up());
+            // A client that is gone waits for nothing. Where the backend has ended, it may have ended too, in order.
+            if up.is_held_up() && !is_down_done && client.left() == Left::Whole {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let has_left =
+                up.is_held_up() && client.left() != Left::No || down.is_held_up() && backend.left() != Left::No;
+            let is_alone = is_up_done || is_down_done || has_left;
             let moved = up.moves + down.moves;
             if is_alone && (alone.get().is_none() || moved != moves) {
                 alone.set(Some(passage.now()));
@@ -172,10 +187,13 @@ where
             moves = moved;
             Poll::Pending
         }));
-        let look = |now| match alone.get().map(|since| after(since, ALONE)) {
-            None => Look::Again(u64::MAX),
-            Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
-            Some(until) => Look::Again(until),
+        let look = |now| {
+            let next = if is_held_up.get() { after(now, LOOK_EVERY) } else { u64::MAX };
+            match alone.get().map(|since| after(since, ALONE)) {
+                None => Look::Again(next),
+                Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
+                Some(until) => Look::Again(until.min(next)),
+            }
         };
         let carried = passage.worker().timers.limit(carrying, look).await;
         if passage.is_fenced() {

@@ -3,6 +3,7 @@
 use super::{
     connection::Watched,
     fair::Fair,
+    leaving::Leaving,
     passage::Passage,
     tls::Secured,
     tunnel::{self, Side},
@@ -35,7 +36,7 @@ pub(super) async fn carry(client: Upgraded, backend: Upgraded, passage: Rc<Passa
 
 async fn to_backend<C>(client: Side<C>, backend: Upgraded, passage: Rc<Passage>) -> io::Result<()>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Leaving + Unpin,
 {
     match bare::<Fair<TcpStream>>(backend) {
         Ok(Side { stream, early }) => {

@@ -18,7 +18,7 @@ use super::{
     pace::Pace,
     scan::Scan,
 };
-use crate::proxy::{passage::Passage, refusal::Refusal, upstream::Upstream};
+use crate::proxy::{leaving::Leaving, passage::Passage, refusal::Refusal, upstream::Upstream};
 use std::{
     rc::Rc,
     task::{Context, Poll},
@@ -146,7 +146,7 @@ impl Exchange<'_> {
     /// Moves what can be moved.
     pub(super) fn poll<T>(&mut self, cx: &mut Context<'_>, near: &mut Near<'_, T>) -> Poll<Outcome>
     where
-        T: AsyncRead + AsyncWrite + Unpin,
+        T: AsyncRead + AsyncWrite + Leaving + Unpin,
     {
         if let Some(refusal) = self.passage.broken() {
             return Poll::Ready(self.fail(refusal, "the client or the backend takes too long"));

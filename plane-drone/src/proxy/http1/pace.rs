@@ -2,8 +2,9 @@
 
 use crate::proxy::{
     connection::{Ending, Seat},
+    leaving::LOOK_EVERY,
     passage::Passage,
-    timers::Look,
+    timers::{Look, after},
     worker::Stage,
 };
 use std::{
@@ -30,6 +31,8 @@ pub(super) struct Pace {
     tunnels: Cell<bool>,
     /// The answer under way ends where the connection does.
     is_open_ended: Cell<bool>,
+    /// The client is not read, so that its leaving is not seen.
+    is_unheard: Cell<bool>,
 }
 
 impl Pace {
@@ -57,6 +60,11 @@ impl Pace {
     /// Whether the connection's end would say that the answer under way is complete.
     pub(super) fn is_open_ended(&self) -> bool {
         self.is_open_ended.get()
+    }
+
+    /// Tells whether the client is not read at the moment: then its leaving has to be looked for.
+    pub(super) fn set_unheard(&self, is_unheard: bool) {
+        self.is_unheard.set(is_unheard);
     }
 
     /// Whether the connection ends after what is under way.
@@ -87,6 +95,7 @@ impl Pace {
             Look::Over(ending) => return Look::Over(Interruption::Ends(ending)),
             Look::Again(until) => until,
         };
+        let until = if self.is_unheard.get() { until.min(after(now, LOOK_EVERY)) } else { until };
         let mut awaited = self.awaited.borrow_mut();
         let look = |passage: &Rc<Passage>| match self.has_begun.get() {
             true => passage.look_at_body(now),

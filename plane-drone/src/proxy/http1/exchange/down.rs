@@ -1,9 +1,10 @@
 //! The answer, on its way to the client.
 
-use super::{Exchange, HEAD_ROOM, Near, Outcome, Stage, TURN, read};
+use super::{Exchange, HEAD_ROOM, Near, Outcome, Stage, TURN, near::GONE, read};
 use crate::proxy::{
     buffer::Buffer,
     http1::{body::ROOM_AFTER, pace::Pace},
+    leaving::Leaving,
     refusal::Refusal,
 };
 use std::{
@@ -17,9 +18,8 @@ impl Exchange<'_> {
     /// Moves the answer; true where all of it is with the client.
     pub(super) fn move_down<T>(&mut self, cx: &mut Context<'_>, near: &mut Near<'_, T>) -> Result<bool, Outcome>
     where
-        T: AsyncRead + AsyncWrite + Unpin,
+        T: AsyncRead + AsyncWrite + Leaving + Unpin,
     {
-        const GONE: Outcome = Outcome::Cut("the client left before the answer was complete");
         for _ in 0..TURN {
             if !self.down.out.is_empty() {
                 match self.down.out.poll_write(cx, near.stream) {

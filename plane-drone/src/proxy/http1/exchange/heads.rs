@@ -87,7 +87,7 @@ impl Exchange<'_> {
         with_date(self.passage.now(), |date| {
             put_response(&mut down.out.before, head, &Answering { backend, framing, after, date });
         });
-        if is_early {
+        if is_early || !self.up.out.is_empty() {
             pace.awaits_body();
         } else {
             pace.awaits_nothing();

@@ -1,13 +1,19 @@
 //! The client's side while a request is under way.
 
 use super::{Outcome, Pace};
-use crate::proxy::buffer::Buffer;
+use crate::proxy::{
+    buffer::Buffer,
+    leaving::{Leaving, Left},
+};
 use std::{
     ops::Range,
     pin::Pin,
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, ReadBuf};
+
+/// Why an exchange ends whose client has left.
+pub(super) const GONE: Outcome = Outcome::Cut("the client left before the answer was complete");
 
 /// What there is on the client's side.
 pub(in crate::proxy::http1) struct Near<'a, T> {
@@ -19,9 +25,20 @@ pub(in crate::proxy::http1) struct Near<'a, T> {
     pub(in crate::proxy::http1) pace: &'a Pace,
 }
 
+impl<T: Leaving> Near<'_, T> {
+    /// Looks whether the client is still there, while what it sends has no place. Called again from time to time.
+    pub(in crate::proxy::http1) fn listen(&self) -> Result<(), Outcome> {
+        self.pace.set_unheard(true);
+        match self.stream.left() {
+            Left::No => Ok(()),
+            Left::Half | Left::Whole => Err(GONE),
+        }
+    }
+}
+
 /// Looks whether the client is still there, while it has nothing more to send for this request. What it sends is kept
 /// for the next.
-pub(in crate::proxy::http1) fn watch<T: AsyncRead + Unpin>(
+pub(in crate::proxy::http1) fn watch<T: AsyncRead + Leaving + Unpin>(
     cx: &mut Context<'_>,
     near: &mut Near<'_, T>,
 ) -> Result<(), Outcome> {
@@ -31,10 +48,10 @@ pub(in crate::proxy::http1) fn watch<T: AsyncRead + Unpin>(
         match read(cx, near.stream, &mut buffer, room) {
             Poll::Pending => return Ok(()),
             Poll::Ready(Ok(read)) => near.input.extend_from_slice(buffer.get(read).unwrap_or_default()),
-            Poll::Ready(Err(_)) => return Err(Outcome::Cut("the client left before the answer was complete")),
+            Poll::Ready(Err(_)) => return Err(GONE),
         }
     }
-    Ok(())
+    near.listen()
 }
 
 /// Reads into a part of a buffer; gives where what was read lies.

@@ -4,6 +4,7 @@ use super::{Exchange, HEAD_ROOM, Near, Outcome, Stage, TURN, read, watch};
 use crate::proxy::{
     buffer::Buffer,
     http1::{body::ROOM_AFTER, write::put},
+    leaving::Leaving,
     refusal::Refusal,
 };
 use std::{
@@ -16,22 +17,23 @@ impl Exchange<'_> {
     /// Moves the request.
     pub(super) fn move_up<T>(&mut self, cx: &mut Context<'_>, near: &mut Near<'_, T>) -> Result<(), Outcome>
     where
-        T: AsyncRead + AsyncWrite + Unpin,
+        T: AsyncRead + AsyncWrite + Leaving + Unpin,
     {
+        near.pace.set_unheard(false);
         for _ in 0..TURN {
             if self.up.is_broken {
                 // An answer may have been sent before the backend stopped to read.
-                return Ok(());
+                return near.listen();
             }
             if !self.up.out.is_empty() {
                 match self.up.out.poll_write(cx, self.backend) {
-                    Poll::Pending => return Ok(()),
+                    Poll::Pending => return near.listen(),
                     Poll::Ready(Ok(())) => self.passage.moved(),
                     Poll::Ready(Err(_)) => {
                         self.up.is_broken = true;
                         // Nobody waits for the client any more.
                         self.passage.moved();
-                        return Ok(());
+                        return near.listen();
                     }
                 }
             }
@@ -42,6 +44,7 @@ impl Exchange<'_> {
                 }
             }
             if self.up.body.is_done() {
+                self.passage.sent();
                 return watch(cx, near);
             }
             let mut buffer = Buffer::take();
