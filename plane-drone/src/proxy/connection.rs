@@ -28,6 +28,8 @@ const SCARCE_IDLE: Duration = Duration::from_secs(2);
 /// How long a connection that was asked to end may still go without a request. A client that reads nothing, or does not
 /// answer the PING that goes with it (RFC 9113, section 6.8), would keep its place for ever.
 const GENTLE: Duration = Duration::from_secs(5);
+/// How long the rest of a head may take then, which may be said as long as the drone goes on.
+const LAST_HEAD: Duration = Duration::from_secs(2);
 /// What a client sends first with HTTP/2, in bytes: the preface (RFC 9113, section 3.4) and the head of a frame.
 const HTTP2_PREFACE: u64 = 24 + 9;
 /// Not at a time yet.
@@ -160,7 +162,7 @@ impl Activity {
         }
         let since = self.since.load(Ordering::Relaxed);
         if self.asked_to_end.load(Ordering::Relaxed) != NEVER {
-            return match self.look_at_end(now) {
+            return match self.look_at_end(now, limits, streams) {
                 Look::Again(until) => Look::Again(until.min(late)),
                 over @ Look::Over(_) => over,
             };
@@ -179,13 +181,13 @@ impl Activity {
         let patience = if is_scarce { SCARCE_IDLE.min(limits.idle) } else { limits.idle };
         let until = after(since, patience);
         if now >= until {
-            return self.look_at_end(now);
+            return self.look_at_end(now, limits, streams);
         }
         Look::Again(until.min(late).min(after(now, SCARCE_IDLE * 2)))
     }
 
     /// Asks the connection to end, once; whether it is without a request for too long since.
-    fn look_at_end(&self, now: u64) -> Look<Ending> {
+    fn look_at_end(&self, now: u64, limits: &Limits, streams: bool) -> Look<Ending> {
         let asked = self.asked_to_end.load(Ordering::Relaxed);
         if asked == NEVER {
             self.asked_to_end.store(now, Ordering::Relaxed);
@@ -194,7 +196,12 @@ impl Activity {
         if !self.is_idle() {
             return Look::Again(NEVER);
         }
-        let until = after(asked.max(self.since.load(Ordering::Relaxed)), GENTLE);
+        let since = self.since.load(Ordering::Relaxed);
+        if self.in_head.load(Ordering::Relaxed) && !streams {
+            let until = after(since, limits.header).min(after(asked.max(since), LAST_HEAD));
+            return if now >= until { Look::Over(Ending::LateHead) } else { Look::Again(until) };
+        }
+        let until = after(asked.max(since), GENTLE);
         if now >= until { Look::Over(Ending::AtOnce("it does not end")) } else { Look::Again(until) }
     }
 }
@@ -324,7 +331,7 @@ impl Seat {
                 let is_scarce = taken * 100 >= shared.limits.connections * SCARCE_PERCENT;
                 self.activity.look(now, &shared.limits, is_scarce, streams)
             }
-            Stage::Draining => self.activity.look_at_end(now),
+            Stage::Draining => self.activity.look_at_end(now, &self.worker.shared.limits, streams),
             Stage::Closing => Look::Over(Ending::AtOnce("the drone stops")),
         }
     }

@@ -34,6 +34,7 @@ mod trailer;
 mod upstream;
 mod write;
 
+pub(super) use cut::Cut;
 pub(super) use own::last_word;
 pub(super) use serve::serve;
 pub(super) use upstream::Sockets;

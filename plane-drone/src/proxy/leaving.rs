@@ -1,10 +1,7 @@
 //! How a peer has left a connection that nobody reads at the moment, since what was read has nowhere to go yet. The
 //! system says so beside what lies unread.
 
-use super::{
-    connection::{Beneath, Watched},
-    tls::Encrypted,
-};
+use super::http1::Cut;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use std::{
@@ -13,11 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::{
-    io::{Interest, Ready},
-    net::TcpStream,
-};
-use tokio_rustls::server::TlsStream;
+use tokio::io::{Interest, Ready};
 
 /// How often a connection that is not read is looked at: nothing else wakes its task when its peer leaves.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,11 +32,11 @@ pub(super) trait Leaving {
     fn left(&self) -> Left;
 }
 
-impl Leaving for TcpStream {
+impl<T: Cut> Leaving for T {
     fn left(&self) -> Left {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
         // What is known is there at once; nobody is woken for the rest.
-        let known = pin!(self.ready(interest)).poll(&mut Context::from_waker(Waker::noop()));
+        let known = pin!(self.socket().ready(interest)).poll(&mut Context::from_waker(Waker::noop()));
         match known {
             Poll::Ready(Ok(ready)) => of(ready),
             Poll::Ready(Err(_)) => Left::Whole,
@@ -57,30 +50,6 @@ fn of(ready: Ready) -> Left {
         () if ready.is_write_closed() || ready.is_error() => Left::Whole,
         () if ready.is_read_closed() => Left::Half,
         () => Left::No,
-    }
-}
-
-impl<T: Leaving> Leaving for &mut T {
-    fn left(&self) -> Left {
-        T::left(self)
-    }
-}
-
-impl<T: Leaving> Leaving for Box<T> {
-    fn left(&self) -> Left {
-        T::left(self)
-    }
-}
-
-impl<T: Leaving> Leaving for Watched<T> {
-    fn left(&self) -> Left {
-        self.stream.left()
-    }
-}
-
-impl<T: Leaving> Leaving for Encrypted<TlsStream<Beneath<T>>> {
-    fn left(&self) -> Left {
-        self.beneath().stream.left()
     }
 }
 

@@ -136,6 +136,12 @@ fn strip(fields: &mut HeaderMap, drops: impl Fn(&str) -> bool) {
     }
 }
 
+/// Whether a client takes trailers (RFC 9110, section 10.1.4).
+fn takes_trailers(fields: &HeaderMap) -> bool {
+    let values = fields.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
 fn upgrade_to(fields: &mut HeaderMap, protocol: HeaderValue) {
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     fields.insert(header::UPGRADE, protocol);
@@ -153,10 +159,15 @@ pub(super) fn rewrite(head: &mut Parts, seen: &Seen<'_>, upgrade: Option<&Upgrad
     };
     let prefix = if prefix.is_empty() { None } else { Some(value(prefix)?) };
     head.uri = Uri::from(target);
-    head.version = Version::HTTP_11;
+    let came_with = std::mem::replace(&mut head.version, Version::HTTP_11);
     let fields = &mut head.headers;
+    let takes_trailers = came_with != Version::HTTP_10 && takes_trailers(fields);
     strip(fields, |name| name == "expect" || is_misread(name) || origin::is_forwarding(name));
     match upgrade {
+        None if takes_trailers => {
+            fields.insert(header::CONNECTION, HeaderValue::from_static("te"));
+            fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         None => {}
         Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),
         Some(Upgrade::Connect { key }) => {
@@ -341,7 +352,8 @@ mod tests {
             .unwrap();
         let fields = rewritten(request, "/x").into_parts().0.headers;
         assert_eq!(fields["forwarded"], "for=10.0.0.7;host=b.plane.test;proto=http");
-        for gone in ["connection", "x-own", "te", "x_forwarded_for", "x_forwarded-proto", "content_length"] {
+        assert_eq!((&fields["connection"], &fields["te"]), (&"te".parse().unwrap(), &"trailers".parse().unwrap()));
+        for gone in ["x-own", "x_forwarded_for", "x_forwarded-proto", "content_length"] {
             assert!(!fields.contains_key(gone), "{gone}");
         }
         let all: Vec<_> = fields.get_all("x-forwarded-for").iter().collect();

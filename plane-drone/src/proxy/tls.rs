@@ -172,12 +172,10 @@ impl Secured {
     pub(super) fn speaks_http2(&self) -> bool {
         self.0.get_ref().1.alpn_protocol() == Some(HTTP2)
     }
-}
 
-impl<T> Encrypted<TlsStream<Beneath<T>>> {
-    /// The stream beneath TLS.
-    pub(super) fn beneath(&self) -> &Beneath<T> {
-        self.0.get_ref().0
+    /// What carries it.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.0.get_ref().0.stream
     }
 }
 

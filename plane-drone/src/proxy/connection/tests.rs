@@ -38,7 +38,17 @@ fn a_request_under_way_is_not_cut_by_that() {
     let (asked, _) = ends(&activity, u64::from(u32::MAX), true);
     activity.begin();
     assert_eq!(activity.look(asked + 60 * SECOND, &limits(), false, true), Look::Again(NEVER));
-    assert_eq!(activity.look_at_end(asked + 60 * SECOND), Look::Again(NEVER));
+    assert_eq!(activity.look_at_end(asked + 60 * SECOND, &limits(), true), Look::Again(NEVER));
+}
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_is_late_when_the_drone_stops() {
+    let (activity, limits) = (Activity::new(CoarseClock::default()), limits());
+    activity.read(10);
+    assert_eq!(activity.look_at_end(0, &limits, false), Look::Over(Ending::Gently));
+    let Look::Again(until) = activity.look_at_end(0, &limits, false) else { panic!("it is to be looked at again") };
+    assert!(until < 3 * SECOND, "{until}");
+    assert_eq!(activity.look_at_end(until, &limits, false), Look::Over(Ending::LateHead));
 }
 
 #[test]

@@ -1,32 +1,51 @@
-//! Connections that are cut in such a way that their client cannot take what it has for all there is.
+//! The sockets beneath clients' streams, cut in such a way that their client cannot take what it has for all there is.
 
-use crate::proxy::tls::Encrypted;
+use crate::proxy::{connection::Watched, tls::Secured};
 use socket2::SockRef;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// A stream that an answer may end with.
+/// A stream of a client's.
 pub(in crate::proxy) trait Cut {
-    /// Has the stream's end be no good one, once it is dropped.
-    fn cut(&self);
-}
+    /// What carries it.
+    fn socket(&self) -> &TcpStream;
 
-impl Cut for TcpStream {
+    /// Has the stream's end be no good one, once it is dropped. Through TLS as well: many clients do not miss the
+    /// `close_notify` that RFC 8446, section 6.1, wants at the end.
     fn cut(&self) {
         // With nothing to linger for, it is reset instead of ended (RFC 9293, section 3.9.1).
-        if let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
+        if let Err(error) = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "a connection ends as if its answer was complete");
         }
     }
 }
 
-impl<T: Cut> Cut for Box<T> {
-    fn cut(&self) {
-        T::cut(self);
+impl Cut for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
     }
 }
 
-impl<T> Cut for Encrypted<T> {
-    /// Dropped, it says no `close_notify`, which tells that something is missing (RFC 8446, section 6.1).
-    fn cut(&self) {}
+impl<T: Cut> Cut for Box<T> {
+    fn socket(&self) -> &TcpStream {
+        T::socket(self)
+    }
+}
+
+impl<T: Cut> Cut for &mut T {
+    fn socket(&self) -> &TcpStream {
+        T::socket(self)
+    }
+}
+
+impl<T: Cut> Cut for Watched<T> {
+    fn socket(&self) -> &TcpStream {
+        self.stream.socket()
+    }
+}
+
+impl Cut for Secured {
+    fn socket(&self) -> &TcpStream {
+        Self::socket(self)
+    }
 }

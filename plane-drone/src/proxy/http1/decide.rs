@@ -39,7 +39,7 @@ pub(super) struct Asks {
     pub(super) framing: Framing,
     /// Its connection may go on.
     pub(super) is_persistent: bool,
-    /// The protocol that it asks to change to.
+    /// The protocols that it asks to change to, as a list.
     pub(super) upgrade: Option<Vec<u8>>,
     /// Its body comes only after 100.
     pub(super) expects_continue: bool,
@@ -75,7 +75,7 @@ impl Asks {
             framing: head.framing,
             // After CONNECT a client may have sent what belongs into a tunnel.
             is_persistent: head.is_persistent() && head.form != Form::Authority,
-            upgrade: head.upgrade.map(<[u8]>::to_vec),
+            upgrade: if head.upgrade { head.protocols() } else { None },
             expects_continue: head.expects_continue,
             may_repeat: !has_body && is_idempotent(head.method),
             accept: None,
@@ -142,7 +142,8 @@ pub(super) async fn decide(
         },
     });
     let asks = Asks::of(head);
-    match pass(passage, peer, head, out).await {
+    let protocols = asks.upgrade.as_deref();
+    match pass(passage, peer, head, protocols, out).await {
         Ok(decision) => (asks, decision),
         Err(refusal) => (asks.accepting(head), Decision::Refused(refusal)),
     }
@@ -152,6 +153,7 @@ async fn pass(
     passage: &Rc<Passage>,
     peer: &Peer,
     head: &RequestHead<'_, '_>,
+    protocols: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) -> Result<Decision, Refusal> {
     let from = From::of(peer, passage.seat().client, head.fields, &passage.worker().shared.trusted);
@@ -180,7 +182,7 @@ async fn pass(
         Admission::Passes(admitted) => admitted,
     };
     let token = admitted.token.as_ref();
-    put_request(out, head, &Ours { path: admitted.path, token }, |out| {
+    put_request(out, head, &Ours { path: admitted.path, token, protocols }, |out| {
         from.put(out, head.authority, admitted.prefix);
     });
     Ok(Decision::Passes(admitted.upstream))

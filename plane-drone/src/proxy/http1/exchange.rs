@@ -13,12 +13,13 @@ pub(super) use near::{Near, read, watch};
 use super::{
     Framing,
     body::{Body, ROOM_BEFORE},
+    cut::Cut,
     decide::Asks,
     outgoing::Outgoing,
     pace::Pace,
     scan::Scan,
 };
-use crate::proxy::{leaving::Leaving, passage::Passage, refusal::Refusal, upstream::Upstream};
+use crate::proxy::{passage::Passage, refusal::Refusal, upstream::Upstream};
 use std::{
     rc::Rc,
     task::{Context, Poll},
@@ -146,7 +147,7 @@ impl Exchange<'_> {
     /// Moves what can be moved.
     pub(super) fn poll<T>(&mut self, cx: &mut Context<'_>, near: &mut Near<'_, T>) -> Poll<Outcome>
     where
-        T: AsyncRead + AsyncWrite + Leaving + Unpin,
+        T: AsyncRead + AsyncWrite + Unpin + Cut,
     {
         if let Some(refusal) = self.passage.broken() {
             return Poll::Ready(self.fail(refusal, "the client or the backend takes too long"));

@@ -58,9 +58,10 @@ pub(super) struct RequestHead<'h, 'b> {
     pub(super) framing: Framing,
     /// What its `Connection` fields ask for.
     pub(super) options: Options,
-    /// The protocol that it asks to change to, the first if it names several. Not HTTP/2 in the open, whose requests
-    /// nobody would look at here (RFC 9113, section 3.1, has given it up).
-    pub(super) upgrade: Option<&'b [u8]>,
+    /// Whether it asks to change to one of its [`Self::protocols`].
+    pub(super) upgrade: bool,
+    /// Whether the client takes trailers (RFC 9110, section 10.1.4).
+    pub(super) takes_trailers: bool,
     /// Whether its body comes only after 100 (RFC 9110, section 10.1.1).
     pub(super) expects_continue: bool,
     /// The head's length, in bytes.
@@ -71,6 +72,13 @@ impl<'b> RequestHead<'_, 'b> {
     /// Whether the client's connection may go on after this request.
     pub(super) fn is_persistent(&self) -> bool {
         self.options.is_persistent(self.version)
+    }
+
+    /// The protocols that it asks to change to, as a list; `None` where it does not ask.
+    pub(super) fn protocols(&self) -> Option<Vec<u8>> {
+        let fields = self.fields.iter().filter(|field| Known::of(field.name) == Known::Upgrade);
+        let protocols: Vec<_> = fields.flat_map(|field| protocols_of(field.value)).collect();
+        self.upgrade.then(|| protocols.join(&b", "[..]))
     }
 
     /// The values of a field, in their order.
@@ -120,14 +128,15 @@ fn judge<'h, 'b>(
 ) -> Result<RequestHead<'h, 'b>, Malformed> {
     let (form, named, path) = read_target(method, target)?;
     let (mut declared, mut options) = (Declared::default(), Options::default());
-    let (mut host, mut upgrade, mut expects) = (None, None, false);
+    let (mut host, mut upgrade, mut expects, mut takes_trailers) = (None, false, false, false);
     for Field { name, value } in fields {
         match Known::of(name) {
             Known::Host if host.replace(*value).is_some() => return Err(Malformed::SeveralHosts),
             Known::ContentLength => declared.read_length(value)?,
             Known::TransferEncoding => declared.read_coding(value)?,
             Known::Connection => options.read(value),
-            Known::Upgrade => upgrade = upgrade.or_else(|| members(value).find(|protocol| !is_http2(protocol))),
+            Known::Upgrade => upgrade |= protocols_of(value).next().is_some(),
+            Known::Te => takes_trailers |= members(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
             Known::Expect if value.eq_ignore_ascii_case(b"100-continue") => expects = true,
             Known::Expect if version == Version::Http11 => return Err(Malformed::Expectation),
             _ => {}
@@ -160,14 +169,17 @@ fn judge<'h, 'b>(
         framing,
         options,
         // RFC 9110, sections 7.8 and 10.1.1: HTTP/1.0 has neither.
-        upgrade: upgrade.filter(|_| options.upgrade && version == Version::Http11),
+        upgrade: upgrade && options.upgrade && version == Version::Http11,
+        takes_trailers: takes_trailers && version == Version::Http11,
         expects_continue: expects && has_body && version == Version::Http11,
         length,
     })
 }
 
-fn is_http2(protocol: &[u8]) -> bool {
-    protocol.eq_ignore_ascii_case(b"h2c")
+/// The protocols of an `Upgrade`, without HTTP/2 in the open, whose requests nobody would look at here (RFC 9113, section
+/// 3.1, has given it up).
+fn protocols_of(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    members(value).filter(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Takes a target apart into its form, the authority that it names, and path and query.

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::proxy::{
     connection::{Ending, Seat, Watched},
-    leaving::Leaving,
     passage::Passage,
     tunnel::{self, Side},
 };
@@ -35,7 +34,7 @@ use tokio::{
 /// Serves HTTP/1.1 until the connection ends.
 pub(in crate::proxy) async fn serve<T>(seat: Rc<Seat>, stream: T)
 where
-    T: AsyncRead + AsyncWrite + Unpin + Cut + Leaving,
+    T: AsyncRead + AsyncWrite + Unpin + Cut,
 {
     let pace = Pace::default();
     let mut connection = Connection {
@@ -97,7 +96,7 @@ impl Next {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Cut + Leaving> Connection<'_, T> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     async fn run(&mut self) {
         loop {
             // What a request needs while it is under way is in a box, and so is what a tunnel needs: connections that wait

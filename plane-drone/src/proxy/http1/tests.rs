@@ -280,6 +280,56 @@ async fn who_leaves_is_noticed_while_the_backend_is_silent() {
 }
 
 #[tokio::test]
+async fn who_leaves_is_noticed_behind_more_requests_than_are_read() {
+    let (setting, activity) = Setting::open().await;
+    let mut client = setting.client().await;
+    client.say(&request("GET /events", "")).await;
+    let mut backend = setting.accept().await;
+    backend.hear_until("\r\n\r\n").await;
+    let most = LimitsConfig::default().header_bytes as usize;
+    client.say(&request("GET /next", "").repeat(most * 5 / 4 / request("GET /next", "").len())).await;
+    assert_eq!(activity.in_flight(), 1);
+    drop(client);
+    nobody_is_connected(&activity).await;
+    assert_eq!(backend.rest().await, "");
+    // Who stays gets all answers.
+    let mut client = setting.client().await;
+    client.say(&request("GET /first", "")).await;
+    let mut backend = setting.accept().await;
+    backend.hear_until("\r\n\r\n").await;
+    let count = most * 5 / 4 / request("GET /next", "").len();
+    client.say(&request("GET /next", "").repeat(count)).await;
+    for _ in 0..count {
+        backend.say(OK).await;
+        client.hear(PASSED_OK).await;
+        backend.hear(&passed("GET /next", "", "")).await;
+    }
+}
+
+#[tokio::test]
+async fn protocols_are_offered_and_chosen_from_as_the_client_says() {
+    let (setting, _) = Setting::open().await;
+    let asks = "Connection: Upgrade\r\nUpgrade: a/1, h2c\r\nUpgrade: b\r\n";
+    for (chosen, is_taken) in [("B", true), ("a/1, b", true), ("c", false), ("b, c", false), ("h2c", false)] {
+        let mut client = setting.client().await;
+        client.say(&request("GET /ws", asks)).await;
+        let mut backend = setting.accept().await;
+        backend.hear(&passed("GET /ws", "", "connection: upgrade\r\nupgrade: a/1, b\r\n")).await;
+        backend.say(&format!("HTTP/1.1 101 S\r\nUpgrade: {chosen}\r\nConnection: upgrade\r\n\r\nhello")).await;
+        let head = client.hear_until("\r\n\r\n").await;
+        if is_taken {
+            assert!(
+                head.starts_with("HTTP/1.1 101 ") && head.contains(&format!("\r\nupgrade: {chosen}\r\n")),
+                "{head}"
+            );
+            client.hear("hello").await;
+        } else {
+            assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn upgraded_connections_carry_anything_and_count_until_they_end() {
     let (setting, activity) = Setting::open().await;
     let mut client = setting.client().await;
@@ -587,5 +637,22 @@ async fn a_stop_lets_requests_end_and_says_so() {
     assert_eq!(idle.rest().await, "");
     backend.say(OK).await;
     assert_eq!(client.rest().await, PASSED_OK.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"));
+    assert!(within(stopping).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_long_for_the_rest_of_a_head() {
+    let (setting, _) = Setting::open().await;
+    let mut client = setting.client().await;
+    client.say(&request("GET /", "")).await;
+    let mut backend = setting.accept().await;
+    backend.hear_until("\r\n\r\n").await;
+    backend.say(OK).await;
+    client.hear(PASSED_OK).await;
+    client.say("GET / HTTP/1.1\r\nHost: b.pl").await;
+    let tasks = setting.tasks.clone();
+    let stopping = tokio::spawn(async move { tasks.shut_down(PATIENCE).await });
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(within(stopping).await.unwrap());
 }

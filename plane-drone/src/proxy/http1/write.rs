@@ -20,6 +20,8 @@ pub(super) struct Ours<'a> {
     pub(super) path: &'a str,
     /// The backend's token, which it does not get to see.
     pub(super) token: Option<&'a BearerToken>,
+    /// The protocols that the client asks to change to, as a list.
+    pub(super) protocols: Option<&'a [u8]>,
 }
 
 /// What is ours to say of a response.
@@ -53,7 +55,7 @@ pub(super) fn put_request(
     ours: &Ours<'_>,
     put_origin: impl FnOnce(&mut Vec<u8>),
 ) {
-    let Ours { path, token } = *ours;
+    let Ours { path, token, protocols } = *ours;
     out.reserve(head.length + SPARE);
     let slash = if path.starts_with('/') || path == "*" { "" } else { "/" };
     put(out, &[head.method, " ", slash, path, " HTTP/1.1\r\nhost: ", head.authority, "\r\n"]);
@@ -74,8 +76,11 @@ pub(super) fn put_request(
     }
     put_origin(out);
     put_framing(out, head.framing);
-    if let Some(protocol) = head.upgrade {
-        put_upgrade(out, protocol);
+    if let Some(protocols) = protocols {
+        put_upgrade(out, protocols);
+    } else if head.takes_trailers {
+        // RFC 9110, section 10.1.4.
+        put(out, &["connection: te\r\nte: trailers\r\n"]);
     }
     put(out, &["\r\n"]);
 }

@@ -191,3 +191,23 @@ async fn a_client_that_agrees_on_http2_and_says_nothing_loses_its_place() {
     // Whether it ends with an alert does not matter.
     let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut said)).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_old_client_does_not_take_a_part_for_the_whole() {
+    let Secure { served, address, routes, backend, _tasks } = secure().await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let _activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let mut stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"http/1.1"]), address).await;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: b.plane.test\r\n\r\n").await.unwrap();
+    let (mut inner, _) = backend.accept().await.unwrap();
+    assert!(inner.read(&mut [0; 4096]).await.unwrap() > 0);
+    inner.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhal\r\n").await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"hal") {
+        heard.push(stream.read_u8().await.unwrap());
+    }
+    drop(inner);
+    let end = stream.read(&mut [0]).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}

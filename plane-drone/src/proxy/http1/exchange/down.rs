@@ -3,8 +3,7 @@
 use super::{Exchange, HEAD_ROOM, Near, Outcome, Stage, TURN, near::GONE, read};
 use crate::proxy::{
     buffer::Buffer,
-    http1::{body::ROOM_AFTER, pace::Pace},
-    leaving::Leaving,
+    http1::{body::ROOM_AFTER, cut::Cut, pace::Pace},
     refusal::Refusal,
 };
 use std::{
@@ -18,7 +17,7 @@ impl Exchange<'_> {
     /// Moves the answer; true where all of it is with the client.
     pub(super) fn move_down<T>(&mut self, cx: &mut Context<'_>, near: &mut Near<'_, T>) -> Result<bool, Outcome>
     where
-        T: AsyncRead + AsyncWrite + Leaving + Unpin,
+        T: AsyncRead + AsyncWrite + Unpin + Cut,
     {
         for _ in 0..TURN {
             if !self.down.out.is_empty() {

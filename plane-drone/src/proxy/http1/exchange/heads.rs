@@ -7,6 +7,7 @@ use crate::proxy::{
         Framing, HeadLimits, Version,
         body::Body,
         date::with_date,
+        field::members,
         head::Space,
         malformed::Malformed,
         pace::Pace,
@@ -67,7 +68,7 @@ impl Exchange<'_> {
         let down = &mut *self.down;
         if head.status == 101 {
             let asked = self.asks.upgrade.as_deref().zip(head.upgrade);
-            let is_due = asked.is_some_and(|(asked, given)| asked.eq_ignore_ascii_case(given));
+            let is_due = asked.is_some_and(|(asked, given)| is_among(given, asked));
             // What the backend has not got of the request would be lost.
             if !is_due || !self.up.body.is_done() || !self.up.out.is_empty() {
                 return Err(Malformed::Upgrade);
@@ -103,4 +104,10 @@ impl Exchange<'_> {
         };
         Ok(())
     }
+}
+
+/// Whether a list names something, and only what another has.
+fn is_among(given: &[u8], asked: &[u8]) -> bool {
+    let is_asked = |one: &[u8]| members(asked).any(|each| each.eq_ignore_ascii_case(one));
+    members(given).next().is_some() && members(given).all(is_asked)
 }

@@ -3,6 +3,7 @@
 use super::{Outcome, Pace};
 use crate::proxy::{
     buffer::Buffer,
+    http1::cut::Cut,
     leaving::{Leaving, Left},
 };
 use std::{
@@ -38,10 +39,11 @@ impl<T: Leaving> Near<'_, T> {
 
 /// Looks whether the client is still there, while it has nothing more to send for this request. What it sends is kept
 /// for the next.
-pub(in crate::proxy::http1) fn watch<T: AsyncRead + Leaving + Unpin>(
+pub(in crate::proxy::http1) fn watch<T: AsyncRead + Unpin + Cut>(
     cx: &mut Context<'_>,
     near: &mut Near<'_, T>,
 ) -> Result<(), Outcome> {
+    const GONE: Outcome = Outcome::Cut("the client left before the answer was complete");
     while near.input.len() < near.input_max {
         let mut buffer = Buffer::take();
         let room = 0..(near.input_max - near.input.len()).min(buffer.len());

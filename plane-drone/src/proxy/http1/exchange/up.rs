@@ -3,8 +3,7 @@
 use super::{Exchange, HEAD_ROOM, Near, Outcome, Stage, TURN, read, watch};
 use crate::proxy::{
     buffer::Buffer,
-    http1::{body::ROOM_AFTER, write::put},
-    leaving::Leaving,
+    http1::{body::ROOM_AFTER, cut::Cut, write::put},
     refusal::Refusal,
 };
 use std::{
@@ -17,7 +16,7 @@ impl Exchange<'_> {
     /// Moves the request.
     pub(super) fn move_up<T>(&mut self, cx: &mut Context<'_>, near: &mut Near<'_, T>) -> Result<(), Outcome>
     where
-        T: AsyncRead + AsyncWrite + Leaving + Unpin,
+        T: AsyncRead + AsyncWrite + Unpin + Cut,
     {
         near.pace.set_unheard(false);
         for _ in 0..TURN {

@@ -113,7 +113,7 @@ fn connections_expectations_and_upgrades() {
     let seen = |version: &str, fields: &str| {
         let head = format!("POST / HTTP/{version}\r\nHost: h\r\nContent-Length: 1\r\n{fields}\r\n");
         with(head.as_bytes(), |head| {
-            let upgrade = head.upgrade.map(|value| String::from_utf8_lossy(value).into_owned());
+            let upgrade = head.protocols().map(|value| String::from_utf8_lossy(&value).into_owned());
             (head.is_persistent(), head.expects_continue, upgrade)
         })
     };

@@ -15,7 +15,6 @@ use crate::proxy::{
         upstream::connect,
         write::After,
     },
-    leaving::Leaving,
     passage::Passage,
     refusal::Refusal,
     tunnel::Side,
@@ -36,7 +35,7 @@ use tokio::{
     net::TcpStream,
 };
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Cut + Leaving> Connection<'_, T> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     /// Does what a request asks for.
     pub(super) async fn act(&mut self, step: Step) -> Next {
         let step = match step {

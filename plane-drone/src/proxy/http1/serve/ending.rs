@@ -4,7 +4,6 @@ use super::Connection;
 use crate::proxy::{
     buffer::Buffer,
     http1::{cut::Cut, decide::Asks, exchange::read, outgoing::Outgoing},
-    leaving::Leaving,
     refusal::Refusal,
 };
 use std::{
@@ -20,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Cut + Leaving> Connection<'_, T> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     /// Tells the client that the head of its request takes too long.
     pub(super) async fn end_late(&mut self) {
         let (seat, mut out, asks) = (self.seat, Outgoing::default(), Asks::unknown());

@@ -13,7 +13,6 @@ use crate::proxy::{
         outgoing::Outgoing,
         scan::Scan,
     },
-    leaving::Leaving,
     passage::Passage,
     refusal::Refusal,
 };
@@ -50,7 +49,7 @@ pub(super) enum Step {
     Begun(Box<Begun>),
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Cut + Leaving> Connection<'_, T> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     /// Reads until there is something to act on.
     pub(super) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         // Where the scan is new, nothing was looked at yet of what is at hand.

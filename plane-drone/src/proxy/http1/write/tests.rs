@@ -9,7 +9,8 @@ fn written(request: &str, ours: &Ours<'_>) -> Result<String, Malformed> {
     let mut space = Space::new();
     let head = head::parse(request.as_bytes(), &mut Scan::default(), &mut space, LIMITS)?.expect("complete");
     let mut out = Vec::new();
-    put_request(&mut out, &head, ours, |out| put(out, &[ORIGIN]));
+    let protocols = head.protocols();
+    put_request(&mut out, &head, &Ours { protocols: protocols.as_deref(), ..*ours }, |out| put(out, &[ORIGIN]));
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
@@ -17,7 +18,7 @@ fn written(request: &str, ours: &Ours<'_>) -> Result<String, Malformed> {
 fn passed(fields: &str, token: Option<&str>) -> String {
     let request = format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     let token = token.map(|token| BearerToken::from(token.to_owned()));
-    let all = written(&request, &Ours { path: "/x", token: token.as_ref() }).unwrap();
+    let all = written(&request, &Ours { path: "/x", token: token.as_ref(), protocols: None }).unwrap();
     let rest = all.strip_prefix("GET /x HTTP/1.1\r\nhost: h\r\n").unwrap();
     rest.strip_suffix("\r\n").unwrap().replacen(ORIGIN, "|", 1)
 }
@@ -33,7 +34,11 @@ fn what_concerns_one_connection_ends_here() {
         ("Content-Length: 005\r\nExpect: 100-continue\r\n", "|content-length: 5\r\n"),
         ("Transfer-Encoding: Chunked\r\nTrailer: X\r\n", "Trailer: X\r\n|transfer-encoding: chunked\r\n"),
         ("Connection: Upgrade\r\nUpgrade: websocket\r\n", "|connection: upgrade\r\nupgrade: websocket\r\n"),
-        ("Connection: TE\r\nTE: trailers\r\n", "|"),
+        ("Connection: TE\r\nTE: trailers, gzip;q=0.5\r\n", "|connection: te\r\nte: trailers\r\n"),
+        (
+            "Connection: Upgrade\r\nUpgrade: a/1, h2c,b\r\nUpgrade: c\r\n",
+            "|connection: upgrade\r\nupgrade: a/1, b, c\r\n",
+        ),
         // What is ours to say cannot be taken away by naming it.
         ("Connection: host, x-forwarded-for, content-length\r\nContent-Length: 5\r\n", "|content-length: 5\r\n"),
     ];
@@ -55,7 +60,7 @@ fn what_a_token_is_for_stays_here() {
 #[test]
 fn paths_get_their_slash_and_targets_their_host() {
     let line = |target: &str, path: &str| {
-        let ours = Ours { path, token: None };
+        let ours = Ours { path, token: None, protocols: None };
         let all = written(&format!("{target} HTTP/1.0\r\nHost: h\r\n\r\n"), &ours).unwrap();
         all.split_inclusive("\r\n").take(2).collect::<String>()
     };
@@ -158,8 +163,8 @@ proptest! {
     ) {
         let lines: String = fields.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
         let request = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{lines}{body}\r\n");
-        let Ok(once) = written(&request, &Ours { path: &path, token: None }) else { return Ok(()) };
-        let twice = written(&once, &Ours { path: &path, token: None }).unwrap();
+        let Ok(once) = written(&request, &Ours { path: &path, token: None, protocols: None }) else { return Ok(()) };
+        let twice = written(&once, &Ours { path: &path, token: None, protocols: None }).unwrap();
         prop_assert_eq!(sorted(&once), sorted(&twice));
         let (mut before, mut after) = (Space::new(), Space::new());
         let before = head::parse(request.as_bytes(), &mut Scan::default(), &mut before, LIMITS).unwrap().unwrap();
