@@ -20,7 +20,11 @@ use std::time::Duration;
 
 /// Processor time that a process has used, in user and in kernel mode.
 fn processor_time(process: &Process) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
+    processor_time_of(process.pid())
+}
+
+fn processor_time_of(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold spaces. Fields 14 and 15 (proc(5)) are the 12th and 13th behind it, in ticks of
     // 10 ms.
     let behind = stat.rsplit_once(") ").context("no name in stat")?.1;

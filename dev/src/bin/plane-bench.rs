@@ -25,9 +25,12 @@ enum What {
     },
     /// Two and three controllers against one
     Controllers {
-        /// How long each lasts
+        /// How long each part lasts
         #[arg(long, default_value_t = 10)]
         secs: u64,
+        /// Requests a second that one controller carries easily
+        #[arg(long, default_value_t = 5000.0)]
+        rate: f64,
     },
     /// From a controller's start to its first answer, beside a bare reading of the log
     Replay {
@@ -101,7 +104,7 @@ enum What {
 async fn main() -> Result<()> {
     match Arguments::parse().what {
         What::Schedule { secs, rate } => bench::schedule(Duration::from_secs(secs), rate).await,
-        What::Controllers { secs } => bench::controllers(Duration::from_secs(secs)).await,
+        What::Controllers { secs, rate } => bench::controllers(Duration::from_secs(secs), rate).await,
         What::Replay { backends, rounds } => bench::replay(backends, rounds).await,
         What::Dns { names, secs, turns } => bench::dns(names, Duration::from_secs(secs), turns).await,
         What::Proxy { only, rounds, thrown_away, secs, http1, mib, idle, sockets } => {
