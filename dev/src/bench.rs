@@ -9,7 +9,7 @@ mod replay;
 mod schedule;
 
 pub use dns::dns;
-pub use growth::{Growth, growth};
+pub use growth::{Growth, growth, simulated as growth_simulated};
 pub use proxy::{Http1, Proxying, Row, proxy};
 pub use replay::replay;
 pub use schedule::{controllers, schedule};
@@ -35,7 +35,11 @@ fn processor_time_of(pid: u32) -> Result<Duration> {
 
 /// Memory of a process that is in use, in bytes.
 fn memory(process: &Process) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+    memory_of(process.pid())
+}
+
+fn memory_of(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
 }

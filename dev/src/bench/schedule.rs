@@ -8,6 +8,7 @@ use crate::harness::{Cluster, DNS, Settings};
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
+    clock::Clock,
     message::{
         drone::DroneState,
         schedule::{ScheduleRequest, ScheduleResponse},
@@ -34,7 +35,8 @@ async fn plane(controllers: usize, tasks: &Tasks) -> Result<(Cluster, SimulatedD
     let settings = Settings { controllers, drones: 0, scheduler: DNS.to_owned(), ..Settings::default() };
     let cluster = Cluster::start_as(settings).await?;
     let drones_side = cluster.nats.connect().await?;
-    let drones = SimulatedDrones::start(&drones_side, &cluster.name, DRONES, Life::Still, tasks).await?;
+    let drones =
+        SimulatedDrones::start(&drones_side, &cluster.name, DRONES, Life::Still, &Clock::machine(), tasks).await?;
     // Every controller has to have heard of the drones.
     let load_side = cluster.nats.connect().await?;
     let ready = format!("state.cluster.*.drone.*.status.{}", DroneState::Ready);
