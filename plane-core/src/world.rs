@@ -230,13 +230,23 @@ impl Cluster {
     }
 
     fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
+        let message = match message {
+            // The most common entry changes none of the lists.
+            BackendMessage::State(reached) if !reached.state.is_final() => {
+                let backend = match self.backends.get_mut(id) {
+                    Some(backend) => backend,
+                    None => self.backends.entry(id.clone()).or_default(),
+                };
+                return backend.reach(reached, sequence, time);
+            }
+            other => other,
+        };
         let known = self.backends.get(id);
         let accepts = |new| known.is_some_and(|backend| backend.accepts(new));
-        // A state on the way changes none of the lists, and an acceptance only one.
+        // An acceptance changes only one of the lists.
         let (accepted, relist) = match &message {
             BackendMessage::Assignment(new) if accepts(new) => (true, false),
-            BackendMessage::Assignment(_) => (false, true),
-            BackendMessage::State(reached) => (false, reached.state.is_final()),
+            BackendMessage::Assignment(_) | BackendMessage::State(_) => (false, true),
         };
         if let Some(before) = known.filter(|_| relist).and_then(|backend| Listing::of(backend)) {
             self.unlist(id, before);

@@ -12,6 +12,8 @@ use crate::{
 use serde::{Deserialize, de::IgnoredAny};
 use std::net::IpAddr;
 
+mod plain;
+
 #[derive(Deserialize)]
 pub(super) struct Entry {
     cluster: ClusterName,
@@ -152,6 +154,13 @@ impl<'a> BackendText<'a> {
         if subject.split('.').nth(3) != Some("backend") {
             return None;
         }
+        let read = plain::read(payload).or_else(|| Self::parse(payload))?;
+        let stands =
+            behind_cluster(subject, read.cluster).is_some_and(|rest| is_of_backend(rest, read.backend, &read.message));
+        stands.then_some(read)
+    }
+
+    fn parse(payload: &'a [u8]) -> Option<Self> {
         let EntryText { cluster, backend: text, drone: None, lock: None, acme: None } =
             serde_json::from_slice(payload).ok()?
         else {
@@ -162,7 +171,6 @@ impl<'a> BackendText<'a> {
             (None, Some(state)) => BackendMessage::State(state),
             _ => return None,
         };
-        let stands = behind_cluster(subject, cluster).is_some_and(|rest| is_of_backend(rest, text.backend, &message));
-        stands.then_some(Self { cluster, backend: text.backend, message })
+        Some(Self { cluster, backend: text.backend, message })
     }
 }
