@@ -9,7 +9,7 @@ mod replay;
 mod schedule;
 
 pub use dns::dns;
-pub use growth::{Growth, growth};
+pub use growth::{Growth, growth, simulated as growth_simulated};
 pub use proxy::{Http1, Proxying, Row, proxy};
 pub use replay::replay;
 pub use schedule::{controllers, schedule};
@@ -20,7 +20,11 @@ use std::time::Duration;
 
 /// Processor time that a process has used, in user and in kernel mode.
 fn processor_time(process: &Process) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
+    processor_time_of(process.pid())
+}
+
+fn processor_time_of(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold spaces. Fields 14 and 15 (proc(5)) are the 12th and 13th behind it, in ticks of
     // 10 ms.
     let behind = stat.rsplit_once(") ").context("no name in stat")?.1;
@@ -31,7 +35,11 @@ fn processor_time(process: &Process) -> Result<Duration> {
 
 /// Memory of a process that is in use, in bytes.
 fn memory(process: &Process) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+    memory_of(process.pid())
+}
+
+fn memory_of(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
 }

@@ -15,6 +15,7 @@ mod faults;
 mod finish;
 mod host;
 mod logging;
+mod loopback;
 mod machine;
 mod network;
 mod process;
@@ -25,6 +26,7 @@ mod transport;
 
 use clients::Clients;
 use dice::Dice;
+pub(crate) use loopback::Loopback;
 use machine::Machine;
 use plane_core::message::drone::Capacity;
 use run::{Sim, lock};

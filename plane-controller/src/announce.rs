@@ -134,7 +134,9 @@ async fn take(core: &Core, request: AnnounceRequest) -> Answer<AnnounceReply> {
         core.view.read(|world| {
             let Some(known) = world.cluster(&cluster) else { return };
             let given = known.load(&drone_id).into_iter().flat_map(|load| &load.backends);
-            for id in given.filter(|id| !told.contains(id)) {
+            let mut untold: Vec<_> = given.filter(|id| !told.contains(id)).collect();
+            untold.sort();
+            for id in untold {
                 let Some(backend) = known.backend(id).filter(|backend| backend.is_accepted()) else { continue };
                 let state = backend.state().unwrap_or(BackendState::Loading);
                 reply.push(KnownBackend { backend_id: id.clone(), state });

@@ -78,7 +78,9 @@ fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted
                 let read = core.view.lease_read(name, id).unwrap_or_default().max(since);
                 look_at_drone(core, name, cluster, id, drone, now.saturating_sub(read), &mut due);
             }
-            for id in cluster.unaccepted() {
+            let mut waiting: Vec<&BackendId> = cluster.unaccepted().collect();
+            waiting.sort();
+            for id in waiting {
                 let Some(assigned) = cluster.backend(id).and_then(|known| known.assignment.as_ref()) else { continue };
                 let key = (name.clone(), id.clone());
                 let first = unaccepted.0.get(&key).filter(|(sequence, _)| *sequence == assigned.sequence);
@@ -129,7 +131,9 @@ fn look_at_drone(
     }
     let patience = if state == Some(DroneState::Stopped) { timing.stopped } else { timing.abandon };
     let writes = drone.has_feature("accept");
-    for backend in cluster.load(id).into_iter().flat_map(|load| &load.backends) {
+    let mut given: Vec<_> = cluster.load(id).into_iter().flat_map(|load| &load.backends).collect();
+    given.sort();
+    for backend in given {
         let Some(assigned) = cluster.backend(backend).and_then(|known| known.assignment.as_ref()) else { continue };
         let (name, backend) = (name.clone(), backend.clone());
         match (assigned.accepted || !writes, assigned.lock()) {

@@ -19,7 +19,7 @@ pub(crate) struct Guard<'a>(MutexGuard<'a, Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     placed: HashMap<BackendId, (ClusterName, DroneId, Use)>,
-    uses: BTreeMap<ClusterName, BTreeMap<DroneId, Use>>,
+    uses: BTreeMap<ClusterName, HashMap<DroneId, Use>>,
 }
 
 impl Inner {
@@ -75,7 +75,7 @@ impl InFlight {
 
 impl Guard<'_> {
     /// What is in flight to the drones of a cluster.
-    pub(crate) fn of(&self, cluster: &ClusterName) -> Option<&BTreeMap<DroneId, Use>> {
+    pub(crate) fn of(&self, cluster: &ClusterName) -> Option<&HashMap<DroneId, Use>> {
         self.0.uses.get(cluster)
     }
 

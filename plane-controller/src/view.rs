@@ -15,17 +15,19 @@ use plane_core::{
     world::{Change, Entry, Forgotten, World},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+use tell::News;
 use tokio::sync::{Notify, mpsc, watch};
 
-/// Entries that may be read without looking for signals.
-const SIGNALS_EVERY: u64 = 64;
+/// How many entries are taken into the world at once, where so many have come. Whoever looks at the world waits for
+/// them, some 100 µs at most, and signals are looked for after them.
+const ENTRIES_AT_ONCE: usize = 64;
 /// How many of the newest entries are remembered to be compared with the log.
 const ANCHORS: usize = 32;
 
@@ -64,7 +66,7 @@ struct Reading {
 }
 
 /// When the newest lease of each drone was read, on the boot clock.
-pub(crate) type Leases = BTreeMap<ClusterName, BTreeMap<DroneId, Duration>>;
+pub(crate) type Leases = BTreeMap<ClusterName, HashMap<DroneId, Duration>>;
 
 /// An entry that was read, by which the log is recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,44 +179,50 @@ impl View {
         self.read_to.send_replace(0);
     }
 
-    /// Takes an entry into the world, and gives what has been forgotten since the last one.
-    fn take(&self, entry: Entry, history: &Historian) -> Vec<Forgotten> {
+    /// Takes entries into the world, and gives what has been forgotten since the last ones. They are taken together, so
+    /// that locks are taken, the clock is read and those who wait are woken once for all of them.
+    fn take(&self, entries: &mut Vec<Entry>, history: &Historian) -> Vec<Forgotten> {
+        let Some(sequence) = entries.last().map(|newest| newest.sequence) else { return Vec::new() };
+        // Telling is dear; before all has been read nobody waits to be told.
+        let telling = self.is_caught_up();
+        let (mut news, mut renewed, mut anchors, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut world = self.world.write().unwrap_or_else(PoisonError::into_inner);
-        let change = world.apply(&entry);
-        let forgotten = world.take_forgotten();
-        let renewed = match &change {
-            Ok(Change::Lease(cluster, drone)) if world.drone(cluster, drone).is_some_and(|known| !known.is_lost()) => {
-                Some((cluster.clone(), drone.clone()))
+        for entry in entries.drain(..) {
+            let change = world.apply(&entry);
+            if entry.subject != HEARTBEAT_SUBJECT && !matches!(change, Ok(Change::Lease(..))) {
+                let Entry { subject, sequence, time, .. } = entry;
+                anchors.push(Anchor { subject, sequence, time });
             }
-            _ => None,
-        };
+            match change {
+                Ok(Change::Lease(cluster, drone)) => {
+                    if world.drone(&cluster, &drone).is_some_and(|known| !known.is_lost()) {
+                        renewed.push((cluster, drone));
+                    }
+                }
+                Ok(change) => news.extend(telling.then(|| News::of(&world, change)).flatten()),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        let forgotten = world.take_forgotten();
         drop(world);
         let now = self.clock.boot();
-        let sequence = entry.sequence;
         let mut reading = self.reading();
         reading.newest = now;
-        if entry.subject != HEARTBEAT_SUBJECT && !matches!(change, Ok(Change::Lease(..))) {
-            if reading.anchors.len() == ANCHORS {
-                reading.anchors.pop_front();
-            }
-            let Entry { subject, sequence, time, .. } = entry;
-            reading.anchors.push_back(Anchor { subject, sequence, time });
-        }
-        if let Some((cluster, drone)) = renewed {
+        let superseded = (reading.anchors.len() + anchors.len()).saturating_sub(ANCHORS);
+        reading.anchors.extend(anchors);
+        reading.anchors.drain(..superseded);
+        for (cluster, drone) in renewed {
             reading.leases.entry(cluster).or_default().insert(drone, now);
         }
         drop(reading);
-        // Telling all who wait is dear; before all has been read nobody does.
-        if self.is_caught_up() {
+        if telling {
             self.read_to.send_replace(sequence);
         }
-        match change {
-            Ok(Change::Backend(cluster, backend)) if self.is_caught_up() => {
-                self.tell_of_backend(cluster, backend, history);
-            }
-            Ok(Change::Lock(cluster, lock)) if self.is_caught_up() => self.tell_of_lock(cluster, lock, history),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "skipped an entry"),
+        for news in news {
+            self.tell(news, history);
+        }
+        for error in unreadable {
+            tracing::warn!(%error, "skipped an entry");
         }
         forgotten
     }
@@ -231,30 +239,34 @@ pub(crate) async fn follow(
     let mut replay = nats.replay(StreamName::State, "state.>").await?;
     let stop = tasks.stop_token();
     tasks.spawn_essential("follow the state log", async move {
-        for turn in 0_u64.. {
-            // Signals are looked for now and then while there is enough to read.
-            let ready = if turn % SIGNALS_EVERY == 0 { None } else { replay.next().now_or_never() };
-            let event = match ready {
-                Some(event) => event,
-                None => tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    () = view.again.notified() => {
-                        view.drop_world();
-                        tokio::select! { biased; () = stop.cancelled() => return, () = replay.rewind() => {} }
-                        continue;
-                    }
-                    event = replay.next() => event,
-                },
-            };
-            match event {
-                Event::Entry(entry) => {
-                    for forgotten in view.take(entry, &history) {
-                        // The purger ends with everything else.
-                        let _ = purge.send(forgotten);
-                    }
+        let mut entries = Vec::with_capacity(ENTRIES_AT_ONCE);
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = view.again.notified() => {
+                    view.drop_world();
+                    tokio::select! { biased; () = stop.cancelled() => return, () = replay.rewind() => {} }
+                    continue;
                 }
-                Event::CaughtUp => view.settle(&history),
+                event = replay.next() => event,
+            };
+            let mut ready = Some(first);
+            let mut caught_up = false;
+            while let Some(event) = ready {
+                match event {
+                    Event::Entry(entry) => entries.push(entry),
+                    Event::CaughtUp => caught_up = true,
+                }
+                let enough = caught_up || entries.len() == ENTRIES_AT_ONCE;
+                ready = if enough { None } else { replay.next().now_or_never() };
+            }
+            for forgotten in view.take(&mut entries, &history) {
+                // The purger ends with everything else.
+                let _ = purge.send(forgotten);
+            }
+            if caught_up {
+                view.settle(&history);
             }
         }
     });
@@ -265,6 +277,31 @@ pub(crate) async fn follow(
 mod tests {
     use super::*;
     use crate::history;
+    use plane_core::message::{
+        drone::DroneState,
+        state::{DroneMessage, StateEntry},
+    };
+
+    #[test]
+    fn of_entries_that_are_taken_together_the_newest_are_remembered() {
+        let view = View::new(SignedDuration::from_hours(1), Clock::machine());
+        let history = history::none();
+        view.settle(&history);
+        let drone = |sequence| {
+            let (cluster, drone) = ("plane.test".parse().unwrap(), "d".parse().unwrap());
+            let message = DroneMessage::State { timestamp: 1, state: DroneState::Ready };
+            let message = StateEntry::drone(cluster, drone, message);
+            let payload = serde_json::to_vec(&message).unwrap().into();
+            Entry { subject: message.subject(), sequence, time: Timestamp::UNIX_EPOCH, payload }
+        };
+        for together in [1..=3, 4..=60] {
+            view.take(&mut together.map(drone).collect(), &history);
+        }
+        let sequences: Vec<u64> = view.anchors().iter().map(|anchor| anchor.sequence).collect();
+        assert_eq!(sequences, (29..=60).rev().collect::<Vec<_>>());
+        assert_eq!(*view.read_to.borrow(), 60);
+        assert_eq!(view.read(World::sequence), 60);
+    }
 
     #[test]
     fn an_emptied_world_is_never_taken_for_all_that_there_is() {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 mod connect;
 mod jetstream;
+mod ordered;
 mod purge;
 mod replay;
 mod serve;

@@ -4,6 +4,7 @@
 //! every message. What a controller decides *from* the world lives in the controller.
 
 mod forget;
+mod lists;
 mod view;
 
 #[cfg(test)]
@@ -14,9 +15,12 @@ pub use view::{Assigned, Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lo
 
 use crate::{
     id::{BackendId, ClusterName, DroneId, LockName},
-    message::state::{BackendMessage, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry},
+    message::state::{
+        BackendMessage, BackendText, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry,
+    },
 };
 use jiff::{SignedDuration, Timestamp};
+use lists::Listing;
 use std::collections::{BTreeMap, HashSet};
 
 /// An entry as it stands in the log.
@@ -100,6 +104,9 @@ impl World {
         if entry.subject == HEARTBEAT_SUBJECT {
             return Ok(Change::Nothing);
         }
+        if let Some(change) = self.reduce_text(entry) {
+            return Ok(change);
+        }
         let unreadable =
             |cause: String| UnreadableEntry { sequence: entry.sequence, subject: entry.subject.clone(), cause };
         let message: StateEntry = serde_json::from_slice(&entry.payload).map_err(|e| unreadable(e.to_string()))?;
@@ -107,6 +114,20 @@ impl World {
             return Err(unreadable(format!("its content belongs on {}", message.subject())));
         }
         Ok(self.reduce(message, entry.sequence, entry.time))
+    }
+
+    /// Takes an entry about a backend of a known cluster, with as few copies as that needs. `None` where it is another.
+    fn reduce_text(&mut self, entry: &Entry) -> Option<Change> {
+        let text = BackendText::read(&entry.subject, &entry.payload)?;
+        let (name, _) = self.clusters.get_key_value(text.cluster)?;
+        let name = name.clone();
+        let cluster = self.clusters.get_mut(text.cluster)?;
+        let backend = match cluster.backends.get_key_value(text.backend) {
+            Some((known, _)) => known.clone(),
+            None => text.backend.parse().ok()?,
+        };
+        cluster.reduce_backend(&backend, text.message, entry.sequence, entry.time);
+        Some(Change::Backend(name, backend))
     }
 
     fn reduce(&mut self, message: StateEntry, sequence: u64, time: Timestamp) -> Change {
@@ -122,8 +143,11 @@ impl World {
         match message.body {
             EntryBody::DroneMessage(entry) => cluster.reduce_drone(name, entry, sequence, time),
             EntryBody::BackendMessage(entry) => {
-                cluster.reduce_backend(&entry.backend, entry.message, sequence, time);
-                Change::Backend(name, entry.backend)
+                // One copy of its id, however often the log names it.
+                let known = cluster.backends.get_key_value(&entry.backend);
+                let backend = known.map_or(entry.backend, |(known, _)| known.clone());
+                cluster.reduce_backend(&backend, entry.message, sequence, time);
+                Change::Backend(name, backend)
             }
             EntryBody::LockMessage(entry) => {
                 let lock = entry.lock.clone();
@@ -206,13 +230,29 @@ impl Cluster {
     }
 
     fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
-        // A state on the way changes none of the lists, and an acceptance only one.
-        let relist = match &message {
-            BackendMessage::Assignment(assignment) => !self.accepts(id, assignment),
-            BackendMessage::State(reached) => reached.state.is_final(),
+        let message = match message {
+            // The most common entry changes none of the lists.
+            BackendMessage::State(reached) if !reached.state.is_final() => {
+                let backend = match self.backends.get_mut(id) {
+                    Some(backend) => backend,
+                    None => self.backends.entry(id.clone()).or_default(),
+                };
+                return backend.reach(reached, sequence, time);
+            }
+            other => other,
         };
-        if relist {
-            self.unlist(id);
+        let known = self.backends.get(id);
+        let accepts = |new| known.is_some_and(|backend| backend.accepts(new));
+        // An acceptance changes only one of the lists.
+        let (accepted, relist) = match &message {
+            BackendMessage::Assignment(new) if accepts(new) => (true, false),
+            BackendMessage::Assignment(_) | BackendMessage::State(_) => (false, true),
+        };
+        if let Some(before) = known.filter(|_| relist).and_then(|backend| Listing::of(backend)) {
+            self.unlist(id, before);
+        }
+        if accepted {
+            self.unaccepted.remove(id);
         }
         let backend = match self.backends.get_mut(id) {
             Some(backend) => backend,
@@ -227,8 +267,8 @@ impl Cluster {
             }
             BackendMessage::State(reached) => backend.reach(reached, sequence, time),
         }
-        if relist {
-            self.list(id);
+        if let Some(now) = Listing::of(backend).filter(|_| relist) {
+            self.list(id, now);
         }
     }
 

@@ -10,6 +10,7 @@
 mod acceptance;
 mod backends;
 mod calls;
+mod lost;
 mod spawn;
 mod status;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::harness::played;
 use anyhow::Result;
 use plane_core::{
     chance::Chance,
+    clock::Clock,
     id::{ClusterName, DroneId},
     message::{
         Fault, FaultCode,
@@ -50,15 +51,16 @@ impl SimulatedDrones {
         cluster: &ClusterName,
         count: usize,
         life: Life,
+        clock: &Clock,
         tasks: &Tasks,
     ) -> Result<Self> {
         let running = Arc::new(AtomicUsize::new(0));
         let subject = format!("cluster.{}.drone.*.spawn", cluster.subject_token());
-        let (own, alive, owner) = (nats.clone(), running.clone(), tasks.clone());
+        let (own, alive, time, owner) = (nats.clone(), running.clone(), clock.clone(), tasks.clone());
         let spawn = nats
             .serve(tasks, &subject, None, move |request: SpawnRequest| {
-                let (nats, running, tasks) = (own.clone(), alive.clone(), owner.clone());
-                async move { accept(nats, request, life, running, &tasks).await }
+                let (nats, running, clock, tasks) = (own.clone(), alive.clone(), time.clone(), owner.clone());
+                async move { accept(nats, request, life, running, clock, &tasks).await }
             })
             .await?;
         for number in 0..count {
@@ -102,6 +104,7 @@ async fn accept(
     request: SpawnRequest,
     life: Life,
     running: Arc<AtomicUsize>,
+    clock: Clock,
     tasks: &Tasks,
 ) -> Result<bool, Fault> {
     let accepted = played::accept(&nats, &request).await;
@@ -111,14 +114,14 @@ async fn accept(
     running.fetch_add(1, Ordering::Relaxed);
     if let Life::Short(lasts) = life {
         tasks.spawn("life", async move {
-            live(&nats, &request, lasts).await;
+            live(&nats, &request, lasts, &clock).await;
             running.fetch_sub(1, Ordering::Relaxed);
         });
     }
     Ok(true)
 }
 
-async fn live(nats: &Nats, request: &SpawnRequest, lasts: Duration) {
+async fn live(nats: &Nats, request: &SpawnRequest, lasts: Duration, clock: &Clock) {
     for state in [BackendState::Loading, BackendState::Starting, BackendState::Ready, BackendState::Swept] {
         if state.is_final() {
             tokio::time::sleep(lasts.mul_f64(0.5 + Chance::system().below(1000) as f64 / 1000.0)).await;
@@ -127,7 +130,7 @@ async fn live(nats: &Nats, request: &SpawnRequest, lasts: Duration) {
             cluster: request.cluster.clone(),
             state,
             backend: request.backend_id.clone(),
-            time: jiff::Timestamp::now(),
+            time: clock.wall(),
             drone: request.drone_id.clone(),
             reason: state.is_final().then(|| "nobody was connected".to_owned()),
             exit_code: None,

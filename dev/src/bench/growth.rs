@@ -8,14 +8,24 @@ use crate::harness::{Cluster, DNS, Settings};
 use anyhow::Result;
 use futures_util::{StreamExt, stream};
 use plane_core::{
-    message::schedule::ScheduleResponse,
+    clock::Clock,
+    message::schedule::{ScheduleRequest, ScheduleResponse},
     nats::{Nats, StreamName},
     task::Tasks,
 };
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
+
+mod simulated;
+
+pub use simulated::simulated;
+
+/// Requests that are under way at once, at most.
+const UNDER_WAY: usize = 512;
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How much is done, in how much time.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +52,27 @@ async fn measure(cluster: &Cluster, nats: &Nats) -> Result<(u64, u64, u64, u64)>
     Ok((memory, sizes[0], sizes[1], bytes))
 }
 
+/// Asks for all backends at the rate that is wanted, and counts what came of it.
+async fn start_at_rate(
+    nats: &Nats,
+    request: &ScheduleRequest,
+    growth: &Growth,
+    done: &AtomicUsize,
+    refused: &AtomicUsize,
+) {
+    let began = Instant::now();
+    let paced = stream::iter(0..growth.backends).then(async |number| {
+        tokio::time::sleep_until(began + Duration::from_secs_f64(number as f64 / growth.rate)).await;
+    });
+    let asking = paced.map(|()| async {
+        match nats.request(request, ANSWER_LIMIT).await {
+            Ok(ScheduleResponse::Scheduled { .. }) => done.fetch_add(1, Ordering::Relaxed),
+            Ok(ScheduleResponse::NoDroneAvailable) | Err(_) => refused.fetch_add(1, Ordering::Relaxed),
+        };
+    });
+    asking.buffer_unordered(UNDER_WAY).count().await;
+}
+
 /// Starts and ends backends at a steady rate, and prints memory and log as they go.
 ///
 /// # Errors
@@ -53,30 +84,14 @@ pub async fn growth(growth: Growth) -> Result<()> {
     let cluster = Cluster::start_as(Settings { drones: 0, scheduler, ..Settings::default() }).await?;
     let drones_side = cluster.nats.connect().await?;
     let life = Life::Short(growth.life);
-    let drones = SimulatedDrones::start(&drones_side, &cluster.name, growth.drones, life, &tasks).await?;
+    let drones =
+        SimulatedDrones::start(&drones_side, &cluster.name, growth.drones, life, &Clock::machine(), &tasks).await?;
     let nats = cluster.nats.connect().await?;
     let request = cluster.request(300, &[]);
     let (done, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
     println!("seconds  started  running  controller MiB  state entries  state MiB  history entries");
-    let starting = async {
-        let numbers = stream::iter(0..growth.backends);
-        let paced = numbers.then(async |number| {
-            let due = Duration::from_secs_f64(number as f64 / growth.rate);
-            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
-        });
-        let (nats, request, done, refused) = (&nats, &request, &done, &refused);
-        paced
-            .map(|()| async move {
-                match nats.request(request, Duration::from_secs(10)).await {
-                    Ok(ScheduleResponse::Scheduled { .. }) => done.fetch_add(1, Ordering::Relaxed),
-                    Ok(ScheduleResponse::NoDroneAvailable) | Err(_) => refused.fetch_add(1, Ordering::Relaxed),
-                };
-            })
-            .buffer_unordered(512)
-            .count()
-            .await
-    };
+    let starting = start_at_rate(&nats, &request, &growth, &done, &refused);
     let mut curve = Vec::new();
     let watching = async {
         let every = Duration::from_secs_f64(growth.backends as f64 / growth.rate / 20.0);

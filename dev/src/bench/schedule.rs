@@ -2,12 +2,13 @@
 
 use super::{
     drones::{Life, SimulatedDrones},
-    millis, percentile, process, processor_time,
+    millis, percentile, process, processor_time, processor_time_of,
 };
 use crate::harness::{Cluster, DNS, Settings};
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use plane_core::{
+    clock::Clock,
     message::{
         drone::DroneState,
         schedule::{ScheduleRequest, ScheduleResponse},
@@ -34,7 +35,8 @@ async fn plane(controllers: usize, tasks: &Tasks) -> Result<(Cluster, SimulatedD
     let settings = Settings { controllers, drones: 0, scheduler: DNS.to_owned(), ..Settings::default() };
     let cluster = Cluster::start_as(settings).await?;
     let drones_side = cluster.nats.connect().await?;
-    let drones = SimulatedDrones::start(&drones_side, &cluster.name, DRONES, Life::Still, tasks).await?;
+    let drones =
+        SimulatedDrones::start(&drones_side, &cluster.name, DRONES, Life::Still, &Clock::machine(), tasks).await?;
     // Every controller has to have heard of the drones.
     let load_side = cluster.nats.connect().await?;
     let ready = format!("state.cluster.*.drone.*.status.{}", DroneState::Ready);
@@ -198,21 +200,78 @@ pub async fn schedule(lasts: Duration, steady: f64) -> Result<()> {
     Ok(())
 }
 
-/// Two and three controllers against one.
+/// What a decision takes of the processors, in microseconds. Where they are shared with others, the rate says less.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    controllers: f64,
+    nats: f64,
+    /// Of everything, with the simulated drones and whoever asks.
+    all: f64,
+}
+
+impl Cost {
+    /// What has been used so far, in all.
+    fn so_far(cluster: &Cluster) -> Result<Self> {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let (mut controllers, mut nats) = (0.0, 0.0);
+        for controller in &cluster.controllers {
+            controllers += micros(processor_time(process(controller)?)?);
+        }
+        for server in cluster.nats.processes() {
+            nats += micros(processor_time(server)?);
+        }
+        let own = micros(processor_time_of(std::process::id())?);
+        Ok(Self { controllers, nats, all: controllers + nats + own })
+    }
+
+    fn since(self, before: Self, decided: f64) -> Self {
+        let each = |now: f64, before: f64| (now - before) / decided;
+        Self {
+            controllers: each(self.controllers, before.controllers),
+            nats: each(self.nats, before.nats),
+            all: each(self.all, before.all),
+        }
+    }
+}
+
+/// Two and three controllers against one: as much as they can, and a rate that one carries.
 ///
 /// # Errors
 /// Where a request fails.
 #[allow(clippy::print_stdout, reason = "this is what it is for")]
-pub async fn controllers(lasts: Duration) -> Result<()> {
+pub async fn controllers(lasts: Duration, steady: f64) -> Result<()> {
     let mut one = None;
     for count in 1..=3 {
         let tasks = Tasks::new();
         let (cluster, _drones, nats) = plane(count, &tasks).await?;
         let request = cluster.request(300, &[]);
         throughput(&nats, &request, Duration::from_secs(2)).await?;
+        let (before, began) = (Cost::so_far(&cluster)?, Instant::now());
         let rate = throughput(&nats, &request, lasts).await?;
-        let ratio = rate / *one.get_or_insert(rate);
-        println!("{count} controllers             {rate:.0} decisions/s, ratio {ratio:.2}");
+        let cost = Cost::so_far(&cluster)?.since(before, rate * began.elapsed().as_secs_f64());
+        let ask = |_| {
+            let (nats, request) = (nats.clone(), request.clone());
+            async move { decide(&nats, &request).await }
+        };
+        let (before, began) = (Cost::so_far(&cluster)?, Instant::now());
+        let times = at_rate(steady, lasts, &tasks, ask).await?;
+        let decided = times.len() as f64;
+        let (took, at_rate) = (began.elapsed(), Cost::so_far(&cluster)?.since(before, decided));
+        let (first, first_cost) = *one.get_or_insert((rate, cost.all));
+        println!("{count} controllers");
+        println!("  {UNDER_WAY} at once             {rate:.0} decisions/s, ratio {:.2}", rate / first);
+        let Cost { controllers, nats, all } = cost;
+        println!(
+            "    processor time each    {controllers:.1} µs of controllers, {nats:.1} µs of NATS, {all:.1} µs in all"
+        );
+        println!("    as much for each       ratio {:.2}", first_cost / all);
+        println!("  {steady:.0}/s asked for         {:.0} decisions/s", decided / took.as_secs_f64());
+        let Cost { controllers, nats, all } = at_rate;
+        println!(
+            "    processor time each    {controllers:.1} µs of controllers, {nats:.1} µs of NATS, {all:.1} µs in all"
+        );
+        let (median, slow) = (millis(percentile(&times, 0.5)), millis(percentile(&times, 0.99)));
+        println!("    median, 99 %           {median:.2} ms, {slow:.2} ms");
         tasks.shut_down(Duration::from_secs(5)).await;
     }
     Ok(())

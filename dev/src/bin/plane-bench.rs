@@ -25,9 +25,12 @@ enum What {
     },
     /// Two and three controllers against one
     Controllers {
-        /// How long each lasts
+        /// How long each part lasts
         #[arg(long, default_value_t = 10)]
         secs: u64,
+        /// Requests a second that one controller carries easily
+        #[arg(long, default_value_t = 5000.0)]
+        rate: f64,
     },
     /// From a controller's start to its first answer, beside a bare reading of the log
     Replay {
@@ -85,32 +88,50 @@ enum What {
         /// Backends in all
         #[arg(long, default_value_t = 1_000_000)]
         backends: usize,
-        /// Backends a second
-        #[arg(long, default_value_t = 1500.0)]
-        rate: f64,
-        /// Seconds that a backend lives, about
-        #[arg(long, default_value_t = 10)]
-        life: u64,
-        /// Seconds for which what ended is remembered
-        #[arg(long, default_value_t = 60)]
-        retention: u64,
+        /// Backends a second; 1,500, or in virtual time so many that all are started within an hour
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Seconds that a backend lives, about; 10, or in virtual time 120
+        #[arg(long)]
+        life: Option<u64>,
+        /// Seconds for which what ended is remembered; 60, or in virtual time 900
+        #[arg(long)]
+        retention: Option<u64>,
+        /// In virtual time, over the log of the simulation: an hour passes in minutes
+        #[arg(long)]
+        simulated: bool,
     },
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+/// How much comes and goes where nothing else is said: backends a second, seconds that each lives, and seconds for which
+/// it is remembered.
+const GROWTH: (f64, u64, u64) = (1500.0, 10, 60);
+const SIMULATED_GROWTH: (f64, u64, u64) = (1_000_000.0 / 3600.0, 120, 900);
+
+fn main() -> Result<()> {
     match Arguments::parse().what {
-        What::Schedule { secs, rate } => bench::schedule(Duration::from_secs(secs), rate).await,
-        What::Controllers { secs } => bench::controllers(Duration::from_secs(secs)).await,
-        What::Replay { backends, rounds } => bench::replay(backends, rounds).await,
-        What::Dns { names, secs, turns } => bench::dns(names, Duration::from_secs(secs), turns).await,
+        What::Growth { drones, backends, rate, life, retention, simulated } => {
+            let usual = if simulated { SIMULATED_GROWTH } else { GROWTH };
+            let growth = Growth {
+                drones,
+                backends,
+                rate: rate.unwrap_or(usual.0),
+                life: Duration::from_secs(life.unwrap_or(usual.1)),
+                retention: Duration::from_secs(retention.unwrap_or(usual.2)),
+            };
+            if simulated { bench::growth_simulated(growth) } else { block_on(bench::growth(growth)) }
+        }
+        What::Schedule { secs, rate } => block_on(bench::schedule(Duration::from_secs(secs), rate)),
+        What::Controllers { secs, rate } => block_on(bench::controllers(Duration::from_secs(secs), rate)),
+        What::Replay { backends, rounds } => block_on(bench::replay(backends, rounds)),
+        What::Dns { names, secs, turns } => block_on(bench::dns(names, Duration::from_secs(secs), turns)),
         What::Proxy { only, rounds, thrown_away, secs, http1, mib, idle, sockets } => {
             let (lasts, large) = (Duration::from_secs(secs), mib * 1024 * 1024);
-            bench::proxy(Proxying { only, rounds, thrown_away, lasts, http1, large, idle, sockets }).await
-        }
-        What::Growth { drones, backends, rate, life, retention } => {
-            let (life, retention) = (Duration::from_secs(life), Duration::from_secs(retention));
-            bench::growth(Growth { drones, backends, rate, life, retention }).await
+            block_on(bench::proxy(Proxying { only, rounds, thrown_away, lasts, http1, large, idle, sockets }))
         }
     }
+}
+
+fn block_on(bench: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(bench)
 }

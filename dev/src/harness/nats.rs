@@ -100,6 +100,11 @@ impl NatsServer {
         self.monitor
     }
 
+    /// Its process, while it runs.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
     /// Whether it was started and not killed since. A paused one counts as running.
     pub fn is_running(&self) -> bool {
         self.process.is_some()

@@ -1,6 +1,6 @@
 //! Several `nats-server`s on loopback that form one JetStream cluster.
 
-use super::{NatsServer, PATIENCE, get_with, wire};
+use super::{NatsServer, PATIENCE, Process, get_with, wire};
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join_all, try_join_all};
 use plane_core::{config::NatsConfig, nats::Nats};
@@ -240,6 +240,11 @@ impl NatsServers {
     /// The URL of the first.
     pub fn url(&self) -> String {
         self.nodes()[0].url()
+    }
+
+    /// The processes of those that run.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nodes().iter().filter_map(NatsServer::process)
     }
 
     /// A connection to any of them, as a client has one.

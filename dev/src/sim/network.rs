@@ -148,7 +148,8 @@ impl Network {
     }
 }
 
-fn entry(message: plane_core::nats::Stored) -> Entry {
+/// A message as readers are given it.
+pub(super) fn entry(message: plane_core::nats::Stored) -> Entry {
     Entry { subject: message.subject, sequence: message.sequence, time: message.time, payload: message.payload }
 }
 

@@ -22,9 +22,16 @@ pub(super) struct Stream {
     created: Timestamp,
     newest_only: bool,
     messages: BTreeMap<u64, Stored>,
-    by_subject: BTreeMap<String, u64>,
+    /// The sequences of each subject's messages, oldest first.
+    by_subject: BTreeMap<String, Vec<u64>>,
     superseded: VecDeque<Stored>,
     last_sequence: u64,
+    bytes: u64,
+}
+
+/// What a message counts for, in bytes.
+fn size(message: &Stored) -> u64 {
+    (message.subject.len() + message.payload.len()) as u64
 }
 
 /// Whether a subject matches a pattern with `*` and `>`.
@@ -49,6 +56,7 @@ impl Stream {
             by_subject: BTreeMap::new(),
             superseded: VecDeque::new(),
             last_sequence: 0,
+            bytes: 0,
         }
     }
 
@@ -60,30 +68,65 @@ impl Stream {
         expected: Option<u64>,
         time: Timestamp,
     ) -> Result<Stored, Refused> {
-        let last = self.by_subject.get(subject).copied();
+        let last = self.newest_of(subject);
         if expected.is_some_and(|expected| expected != last.unwrap_or(0)) {
             return Err(Refused::WrongSequence);
         }
         self.last_sequence += 1;
         let sequence = self.last_sequence;
         let message = Stored { subject: subject.to_owned(), sequence, time, payload: payload.clone() };
-        if let Some(before) = last.filter(|_| self.newest_only).and_then(|before| self.messages.remove(&before)) {
+        if let Some(before) = last.filter(|_| self.newest_only).and_then(|before| self.take(before)) {
             self.superseded.push_back(before);
             if self.superseded.len() > ON_DISK {
                 self.superseded.pop_front();
             }
         }
-        self.messages.insert(sequence, message.clone());
-        self.by_subject.insert(subject.to_owned(), sequence);
+        self.put(message.clone());
         Ok(message)
+    }
+
+    fn newest_of(&self, subject: &str) -> Option<u64> {
+        self.by_subject.get(subject)?.last().copied()
+    }
+
+    /// Puts a message where its sequence has it.
+    fn put(&mut self, message: Stored) {
+        let sequences = match self.by_subject.get_mut(&message.subject) {
+            Some(sequences) => sequences,
+            None => self.by_subject.entry(message.subject.clone()).or_default(),
+        };
+        if let Err(place) = sequences.binary_search(&message.sequence) {
+            sequences.insert(place, message.sequence);
+        }
+        self.bytes += size(&message);
+        self.messages.insert(message.sequence, message);
+    }
+
+    /// Takes a message away.
+    fn take(&mut self, sequence: u64) -> Option<Stored> {
+        let message = self.messages.remove(&sequence)?;
+        self.bytes -= size(&message);
+        if let Some(sequences) = self.by_subject.get_mut(&message.subject) {
+            sequences.retain(|known| *known != sequence);
+            if sequences.is_empty() {
+                self.by_subject.remove(&message.subject);
+            }
+        }
+        Some(message)
     }
 
     /// The newest message of all that match.
     pub(super) fn last(&self, pattern: &str) -> Option<&Stored> {
-        if !pattern.contains(['*', '>']) {
-            return self.messages.get(self.by_subject.get(pattern)?);
+        let Some(wildcard) = pattern.find(['*', '>']) else { return self.messages.get(&self.newest_of(pattern)?) };
+        let newest = self.messages.last_key_value().map(|(_, message)| message);
+        if newest.is_some_and(|message| matches(pattern, &message.subject)) {
+            return newest;
         }
-        self.messages.values().rev().find(|message| matches(pattern, &message.subject))
+        let before = pattern.get(..wildcard).unwrap_or_default();
+        let near = self.by_subject.range(before.to_owned()..).take_while(|(subject, _)| subject.starts_with(before));
+        let newest =
+            near.filter(|(subject, _)| matches(pattern, subject)).filter_map(|(_, sequences)| sequences.last());
+        self.messages.get(newest.max()?)
     }
 
     pub(super) fn get(&self, sequence: u64) -> Option<&Stored> {
@@ -99,7 +142,7 @@ impl Stream {
                 self.messages.range(after + 1..).map(|(_, message)| message).filter(wanted).cloned().collect()
             }
             From::LastPerSubject => {
-                let newest = |message: &&Stored| self.by_subject.get(&message.subject) == Some(&message.sequence);
+                let newest = |message: &&Stored| self.newest_of(&message.subject) == Some(message.sequence);
                 self.messages.values().filter(newest).filter(wanted).cloned().collect()
             }
         }
@@ -109,32 +152,17 @@ impl Stream {
         StreamInfo {
             created: self.created,
             messages: self.messages.len() as u64,
-            bytes: 0,
+            bytes: self.bytes,
             first_sequence: self.messages.first_key_value().map_or(0, |(first, _)| *first),
             last_sequence: self.last_sequence,
             replicas: 1,
         }
     }
 
-    pub(super) fn delete(&mut self, sequence: u64) {
-        let Some(message) = self.messages.remove(&sequence) else { return };
-        if self.by_subject.get(&message.subject) == Some(&sequence) {
-            self.by_subject.remove(&message.subject);
-            let before = self.messages.values().rev().find(|other| other.subject == message.subject);
-            if let Some((subject, before)) = before.map(|before| (before.subject.clone(), before.sequence)) {
-                self.by_subject.insert(subject, before);
-            }
-        }
-    }
-
     pub(super) fn purge(&mut self, subject: &str, up_to: u64) {
-        let doomed: Vec<u64> = self
-            .messages
-            .range(..=up_to)
-            .filter(|(_, message)| message.subject == subject)
-            .map(|(at, _)| *at)
-            .collect();
-        doomed.into_iter().for_each(|sequence| self.delete(sequence));
+        let sequences = self.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
+        let doomed: Vec<u64> = sequences.iter().copied().filter(|sequence| *sequence <= up_to).collect();
+        doomed.into_iter().for_each(|sequence| drop(self.take(sequence)));
     }
 
     /// Loses what came after `time`. What that had superseded is there again, where `restored` says so.
@@ -143,22 +171,16 @@ impl Stream {
         let kept = |message: &Stored| message.time <= time;
         let newest = self.messages.values().chain(&self.superseded).filter(|message| kept(message));
         self.last_sequence = newest.map(|message| message.sequence).max().unwrap_or(0);
-        let lost = self.messages.split_off(&(self.last_sequence + 1));
+        let lost: Vec<u64> = self.messages.range(self.last_sequence + 1..).map(|(sequence, _)| *sequence).collect();
         self.superseded.retain(kept);
         let mut again: BTreeMap<String, Stored> = BTreeMap::new();
-        for message in lost.into_values() {
-            self.by_subject.remove(&message.subject);
+        for message in lost.into_iter().filter_map(|sequence| self.take(sequence)).collect::<Vec<_>>() {
             let older = self.superseded.iter().rev().find(|older| older.subject == message.subject);
             if let Some(older) = older.filter(|_| restored()) {
                 again.insert(message.subject, older.clone());
             }
         }
-        for message in again.into_values() {
-            self.messages.insert(message.sequence, message);
-        }
-        for message in self.messages.values() {
-            self.by_subject.insert(message.subject.clone(), message.sequence);
-        }
+        again.into_values().for_each(|message| self.put(message));
         before - self.last_sequence
     }
 }
@@ -175,6 +197,22 @@ mod tests {
     fn patterns_match_as_in_nats() {
         assert!(matches("a.*.c", "a.b.c") && matches("a.>", "a.b.c") && matches("a.b", "a.b"));
         assert!(!matches("a.*", "a.b.c") && !matches("a.>", "a") && !matches("a.b", "a.b.c"));
+    }
+
+    #[test]
+    fn the_newest_of_all_that_match_is_found_and_a_purge_takes_what_is_up_to_a_sequence() {
+        let mut stream = Stream::new(at(0), false);
+        for subject in ["a.x", "b.x", "a.y", "a.x", "b.x"] {
+            stream.store(subject, &bytes::Bytes::from_static(b"12"), None, at(1)).unwrap();
+        }
+        let last = |stream: &Stream, pattern: &str| stream.last(pattern).map(|message| message.sequence);
+        assert_eq!((last(&stream, "a.*"), last(&stream, "a.y"), last(&stream, "c.>")), (Some(4), Some(3), None));
+        assert_eq!(last(&stream, ">"), Some(5));
+        stream.purge("a.x", 3);
+        assert_eq!((stream.get(1).is_none(), last(&stream, "a.x")), (true, Some(4)));
+        stream.purge("a.x", 4);
+        assert_eq!((last(&stream, "a.x"), last(&stream, "a.*")), (None, Some(3)));
+        assert_eq!((stream.info().messages, stream.info().bytes), (3, 15));
     }
 
     #[test]

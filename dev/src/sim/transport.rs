@@ -56,7 +56,7 @@ pub(super) enum Strike {
     After,
 }
 
-fn other(what: &str, cause: &str) -> NatsError {
+pub(super) fn other(what: &str, cause: &str) -> NatsError {
     NatsError::Other { what: what.to_owned(), cause: cause.to_owned() }
 }
 
@@ -311,7 +311,7 @@ impl Transport for SimTransport {
     }
 }
 
-fn stream_of(subject: &str) -> Option<StreamName> {
+pub(super) fn stream_of(subject: &str) -> Option<StreamName> {
     match subject.split('.').next() {
         Some("state") => Some(StreamName::State),
         Some("backend") if subject.ends_with(".status") => Some(StreamName::Status),
@@ -320,12 +320,12 @@ fn stream_of(subject: &str) -> Option<StreamName> {
     }
 }
 
-fn received(receiver: mpsc::UnboundedReceiver<Incoming>) -> BoxStream<'static, Incoming> {
+pub(super) fn received(receiver: mpsc::UnboundedReceiver<Incoming>) -> BoxStream<'static, Incoming> {
     stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) }).boxed()
 }
 
 /// What is read of a stream. Where the connection breaks nothing more comes, and nothing tells.
-fn endless(receiver: mpsc::UnboundedReceiver<Read>) -> BoxStream<'static, Read> {
+pub(super) fn endless(receiver: mpsc::UnboundedReceiver<Read>) -> BoxStream<'static, Read> {
     stream::unfold(receiver, |mut receiver| async move {
         match receiver.recv().await {
             Some(read) => Some((read, receiver)),

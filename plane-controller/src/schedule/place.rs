@@ -6,7 +6,7 @@ use crate::{
     placement::{Candidate, PassedOver, Use, choose},
 };
 use plane_core::{id::DroneId, world::Cluster};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 /// A controller that has just started waits this long for the drones' signs of life before it says that there are none.
@@ -75,8 +75,8 @@ impl Decision<'_> {
 fn candidate<'a>(
     heard: &'a Heard,
     known: Option<&Cluster>,
-    leases: Option<&BTreeMap<DroneId, Duration>>,
-    in_flight: Option<&BTreeMap<DroneId, Use>>,
+    leases: Option<&HashMap<DroneId, Duration>>,
+    in_flight: Option<&HashMap<DroneId, Use>>,
     count: fn(&mut Use, Use),
     fresh: impl Fn(Duration) -> bool,
 ) -> Option<Candidate<'a>> {

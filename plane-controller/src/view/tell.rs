@@ -2,45 +2,82 @@
 
 use super::View;
 use crate::history::Historian;
-use plane_core::id::{BackendId, ClusterName, LockName};
+use plane_core::{
+    id::{BackendId, ClusterName, DroneId, LockName},
+    world::{Change, World},
+};
 
-impl View {
-    pub(super) fn tell_of_backend(&self, cluster: ClusterName, backend: BackendId, history: &Historian) {
-        let (lock, drone, has_news) = self.read(|world| {
-            let Some(known) = world.backend(&cluster, &backend) else { return (None, None, false) };
-            let assigned = known.assignment.as_ref();
-            let lock = assigned.and_then(|assigned| Some(assigned.lock()?.name.clone()));
-            let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
-            (lock, drone, known.current().is_some() || known.is_withdrawn())
-        });
-        if let Some(drone) = drone {
-            self.in_flight.read_back(&backend, &drone);
-        }
-        if let Some(lock) = lock {
-            self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
-            self.hub.tell(&cluster, &lock);
-        }
-        if has_news {
-            history.changed(cluster, backend);
+/// What is to be told of an entry, as the world is with it.
+pub(super) enum News {
+    Backend {
+        cluster: ClusterName,
+        backend: BackendId,
+        /// The drone that may run it.
+        drone: Option<DroneId>,
+        lock: Option<LockName>,
+        /// Its public history, or the lock that it held, may lag.
+        lags: bool,
+    },
+    Lock {
+        cluster: ClusterName,
+        lock: LockName,
+        /// Who holds it, and whether an entry speaks of that backend.
+        holder: Option<(BackendId, bool)>,
+    },
+}
+
+impl News {
+    /// Nothing where nobody is told of such a change.
+    pub(super) fn of(world: &World, change: Change) -> Option<Self> {
+        match change {
+            Change::Backend(cluster, backend) => {
+                let known = world.backend(&cluster, &backend)?;
+                let assigned = known.assignment.as_ref();
+                let lock = assigned.and_then(|assigned| Some(assigned.lock()?.name.clone()));
+                let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
+                let lags = known.current().is_some() || known.is_withdrawn();
+                Some(Self::Backend { cluster, backend, drone, lock, lags })
+            }
+            Change::Lock(cluster, lock) => {
+                let holder = world.lock(&cluster, &lock).and_then(|known| known.holder.clone()).map(|holder| {
+                    let known = world.backend(&cluster, &holder.backend);
+                    (holder.backend, known.is_some_and(|known| known.assignment.is_some()))
+                });
+                Some(Self::Lock { cluster, lock, holder })
+            }
+            Change::Nothing | Change::Drone(..) | Change::Lease(..) | Change::Acme(..) => None,
         }
     }
+}
 
-    pub(super) fn tell_of_lock(&self, cluster: ClusterName, lock: LockName, history: &Historian) {
-        let holder = self.read(|world| {
-            let holder = world.lock(&cluster, &lock)?.holder.clone()?;
-            let known = world.backend(&cluster, &holder.backend);
-            Some((holder.backend, known.is_some_and(|known| known.assignment.is_some())))
-        });
-        self.hub.tell(&cluster, &lock);
-        match holder {
-            None => {
-                self.reading().unexplained.remove(&(cluster, lock));
+impl View {
+    pub(super) fn tell(&self, news: News, history: &Historian) {
+        match news {
+            News::Backend { cluster, backend, drone, lock, lags } => {
+                if let Some(drone) = drone {
+                    self.in_flight.read_back(&backend, &drone);
+                }
+                if let Some(lock) = lock {
+                    self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
+                    self.hub.tell(&cluster, &lock);
+                }
+                if lags {
+                    history.changed(cluster, backend);
+                }
             }
-            Some((_, false)) => {
-                let now = self.clock.boot();
-                self.reading().unexplained.insert((cluster, lock), now);
+            News::Lock { cluster, lock, holder } => {
+                self.hub.tell(&cluster, &lock);
+                match holder {
+                    None => {
+                        self.reading().unexplained.remove(&(cluster, lock));
+                    }
+                    Some((_, false)) => {
+                        let now = self.clock.boot();
+                        self.reading().unexplained.insert((cluster, lock), now);
+                    }
+                    Some((backend, true)) => history.changed(cluster, backend),
+                }
             }
-            Some((backend, true)) => history.changed(cluster, backend),
         }
     }
 

@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 mod read;
 
+pub(crate) use read::BackendText;
+
 /// Milliseconds since 1970 (UTC) on the writer's clock.
 pub type Millis = i64;
 
@@ -286,17 +288,12 @@ impl StateEntry {
 impl StateEntry {
     /// Whether [`Self::subject`] is this, found out without making it: every entry of a log is asked.
     pub fn stands_on(&self, subject: &str) -> bool {
-        let mut tokens = subject.split('.');
-        let mut next = || tokens.next().unwrap_or_default();
-        if next() != "state" || next() != "cluster" {
-            return false;
+        let Some(mut rest) = behind_cluster(subject, self.cluster.as_str()) else { return false };
+        if let EntryBody::BackendMessage(entry) = &self.body {
+            return is_of_backend(rest, entry.backend.as_str(), &entry.message);
         }
-        let same_cluster = {
-            let (token, name) = (next(), self.cluster.as_str());
-            token.len() == name.len()
-                && token.bytes().zip(name.bytes()).all(|(token, name)| token == if name == b'.' { b'_' } else { name })
-        };
-        let rest = match &self.body {
+        let mut next = || rest.next().unwrap_or_default();
+        let belongs = match &self.body {
             EntryBody::DroneMessage(entry) => {
                 let drone = next() == "drone" && next() == entry.drone.as_str();
                 drone
@@ -306,19 +303,34 @@ impl StateEntry {
                         DroneMessage::KeepAlive { .. } => next() == "keep_alive",
                     }
             }
-            EntryBody::BackendMessage(entry) => {
-                let backend = next() == "backend" && next() == entry.backend.as_str();
-                backend
-                    && match &entry.message {
-                        BackendMessage::Assignment(_) => next() == "assignment",
-                        BackendMessage::State(reached) => next() == "state" && next() == reached.state.as_str(),
-                    }
-            }
+            EntryBody::BackendMessage(_) => false,
             EntryBody::LockMessage(entry) => next() == "lock" && next() == entry.lock.subject_token(),
             EntryBody::AcmeMessage(_) => next() == "acme",
         };
-        same_cluster && rest && tokens.next().is_none()
+        belongs && rest.next().is_none()
     }
+}
+
+/// The tokens of an entry's subject behind its cluster, where that is this one.
+fn behind_cluster<'a>(subject: &'a str, cluster: &str) -> Option<std::str::Split<'a, char>> {
+    let mut tokens = subject.split('.');
+    let of_cluster = tokens.next() == Some("state") && tokens.next() == Some("cluster");
+    let token = tokens.next().unwrap_or_default();
+    let same = token.len() == cluster.len()
+        && token.bytes().zip(cluster.bytes()).all(|(token, name)| token == if name == b'.' { b'_' } else { name });
+    (of_cluster && same).then_some(tokens)
+}
+
+/// Whether these tokens, behind the cluster, are where a message about a backend stands.
+fn is_of_backend(mut tokens: std::str::Split<'_, char>, backend: &str, message: &BackendMessage) -> bool {
+    let mut next = || tokens.next().unwrap_or_default();
+    let named = next() == "backend" && next() == backend;
+    let belongs = named
+        && match message {
+            BackendMessage::Assignment(_) => next() == "assignment",
+            BackendMessage::State(reached) => next() == "state" && next() == reached.state.as_str(),
+        };
+    belongs && tokens.next().is_none()
 }
 
 /// The subject that decides who may start a backend.

@@ -43,7 +43,7 @@ impl Nats {
                     }
                     let mut context = async_nats::jetstream::new(client.clone());
                     context.set_timeout(CONNECT_TIMEOUT);
-                    return Ok(Self::over(Arc::new(JetStream { client, context, connection: seen })));
+                    return Ok(Self::over(Arc::new(JetStream::new(client, context, seen))));
                 }
                 Err(error) => {
                     tracing::warn!(hosts = ?hosts_for_log(config), %error, "{LOST_CONNECTION_HINT}");

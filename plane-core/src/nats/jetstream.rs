@@ -2,6 +2,7 @@
 
 use super::{
     NatsError, PUBLISH_TIMEOUT, StreamConfig, StreamName,
+    ordered::Ordered,
     transport::{Connection, From, Incoming, Stored, StreamInfo, Transport},
 };
 use crate::world::Entry;
@@ -19,7 +20,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use std::{fmt, future::IntoFuture, time::Duration};
+use std::{
+    fmt,
+    future::IntoFuture,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// The first version in which the expected sequence of a subject counts for streams with several replicas: before, of
@@ -31,6 +37,16 @@ pub(super) struct JetStream {
     pub(super) client: async_nats::Client,
     pub(super) context: jetstream::Context,
     pub(super) connection: watch::Receiver<Connection>,
+    /// Which server the newest connection is to: what the library says of it is copied whole, and asked for at each write.
+    settled: Mutex<Settled>,
+}
+
+/// The server of a connection that has been spoken on.
+#[derive(Debug, Default)]
+struct Settled {
+    /// How many connections had been made with this one.
+    connects: u64,
+    server: String,
 }
 
 impl fmt::Debug for JetStream {
@@ -53,6 +69,32 @@ fn stored(message: jetstream::message::StreamMessage) -> Stored {
 }
 
 impl JetStream {
+    pub(super) fn new(
+        client: async_nats::Client,
+        context: jetstream::Context,
+        connection: watch::Receiver<Connection>,
+    ) -> Self {
+        Self { client, context, connection, settled: Mutex::default() }
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many connections have been made. The library counts one before it says which server it is to.
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// A request that was sent after so many connections had been made was answered by this server. Where there are no
+    /// more by now, it is that of the newest.
+    fn settle(&self, connects: u64, server: String) {
+        let mut settled = self.settled();
+        if settled.connects != connects && self.connects() == connects {
+            *settled = Settled { connects, server };
+        }
+    }
+
     async fn handle(&self, stream: StreamName) -> Result<Handle<()>, NatsError> {
         self.context.get_stream_no_info(stream.as_str()).await.map_err(|e| NatsError::other(stream.as_str(), e))
     }
@@ -97,6 +139,7 @@ impl Transport for JetStream {
     async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
         // The client library would keep it, and send it to a server that may have lost what it was decided on. Its own
         // word is asked too, since the event that tells of a lost connection comes a little later.
+        let connects = self.connects();
         let (server, state) = (self.server(), self.client.connection_state());
         if state != State::Connected || !self.connection.borrow().up {
             return Err(NatsError::other(subject, "there is no connection now"));
@@ -110,7 +153,10 @@ impl Transport for JetStream {
             Err(_) => Err(NatsError::TimedOut(subject)),
             // The connection may have broken between the two: what the library had not sent then went to the next one.
             Ok(Ok(_)) if self.server() != server => Err(NatsError::TimedOut(subject)),
-            Ok(Ok(ack)) => Ok(ack.sequence),
+            Ok(Ok(ack)) => {
+                self.settle(connects, server);
+                Ok(ack.sequence)
+            }
             Ok(Err(error)) => Err(match error.kind() {
                 PublishErrorKind::WrongLastSequence => NatsError::WrongSequence(subject),
                 PublishErrorKind::TimedOut => NatsError::TimedOut(subject),
@@ -153,17 +199,11 @@ impl Transport for JetStream {
             deliver_policy,
             ..push::OrderedConfig::default()
         };
+        let subscribed = self.client.subscribe(config.deliver_subject.clone()).await;
+        let messages = Ordered::new(subscribed.map_err(|e| NatsError::other(name, e))?, self.context.clone());
         let consumer = self.handle(stream).await?.create_consumer(config).await;
-        let messages = consumer.map_err(|e| NatsError::other(name, e))?.messages().await;
-        let entries = messages.map_err(|e| NatsError::other(name, e))?.map(move |message| {
-            let message = message.map_err(|e| NatsError::other(name, e))?;
-            let info = message.info().map_err(|e| NatsError::other(name, e))?;
-            let (sequence, pending) = (info.stream_sequence, info.pending);
-            let time = timestamp(info.published.unix_timestamp_nanos());
-            let async_nats::Message { subject, payload, .. } = message.message;
-            Ok((Entry { subject: subject.to_string(), sequence, time, payload }, pending))
-        });
-        Ok(entries.boxed())
+        consumer.map_err(|e| NatsError::other(name, e))?;
+        Ok(messages.boxed())
     }
 
     async fn info(&self, stream: StreamName) -> Result<Option<StreamInfo>, NatsError> {
@@ -221,6 +261,8 @@ impl Transport for JetStream {
     }
 
     fn server(&self) -> String {
-        self.client.server_info().server_id
+        let connects = self.connects();
+        let settled = self.settled();
+        if settled.connects == connects { settled.server.clone() } else { self.client.server_info().server_id }
     }
 }

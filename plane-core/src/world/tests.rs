@@ -128,6 +128,15 @@ fn forgetting(entries: &[Entry]) -> World {
     world
 }
 
+/// The same entries, written so that the name of their cluster cannot be read without copying it.
+fn escaped(log: &[Entry]) -> Vec<Entry> {
+    let escape = |entry: &Entry| {
+        let text = String::from_utf8(entry.payload.to_vec()).unwrap().replace("plane.test", "\\u0070lane.test");
+        Entry { payload: text.into(), ..entry.clone() }
+    };
+    log.iter().map(escape).collect()
+}
+
 fn compacted(log: &[Entry]) -> Vec<Entry> {
     let newest: BTreeMap<&str, &Entry> = log.iter().map(|entry| (entry.subject.as_str(), entry)).collect();
     let mut compacted: Vec<Entry> = newest.into_values().cloned().collect();
@@ -175,7 +184,25 @@ fn what_ended_is_forgotten_by_the_logs_time_alone() {
     assert_eq!(forgotten[0].entries[1].0, assigned.subject());
 }
 
+#[test]
+fn entries_about_backends_are_read_without_copies_where_they_can_be() {
+    let usual = entry(1, &state("b", BackendState::Ready, 1));
+    let read = BackendText::read(&usual.subject, &usual.payload).unwrap();
+    assert_eq!((read.cluster, read.backend), ("plane.test", "b"));
+    let [unusual] = &escaped(std::slice::from_ref(&usual))[..] else { panic!("one entry became several") };
+    assert!(BackendText::read(&unusual.subject, &unusual.payload).is_none());
+    assert!(BackendText::read("state.cluster.plane_test.backend.c.state.Ready", &usual.payload).is_none());
+    let lock = StateEntry::lock(cluster(), LockEntry { lock: "l".parse().unwrap(), holder: None, last_token: None });
+    let lock = entry(1, &lock);
+    assert!(BackendText::read(&lock.subject, &lock.payload).is_none());
+}
+
 proptest! {
+    #[test]
+    fn what_is_read_without_copies_says_the_same(log in any_log()) {
+        prop_assert_eq!(forgetting(&escaped(&log)), forgetting(&log));
+    }
+
     #[test]
     fn the_compacted_log_gives_the_same_world(log in any_log()) {
         prop_assert_eq!(forgetting(&compacted(&log)), forgetting(&log));

@@ -10,7 +10,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -25,8 +25,8 @@ pub struct Cluster {
     pub acme: Vec<String>,
     // Boxed: a table of pointers grows without moving backends about.
     pub(super) backends: HashMap<BackendId, Box<Backend>>,
-    pub(super) loads: BTreeMap<DroneId, Load>,
-    pub(super) unaccepted: BTreeSet<BackendId>,
+    pub(super) loads: HashMap<DroneId, Load>,
+    pub(super) unaccepted: HashSet<BackendId>,
     /// What has ended, and when.
     pub(super) ended: BTreeSet<(Timestamp, BackendId)>,
     pub(super) gone: BTreeSet<(Timestamp, DroneId)>,
@@ -36,8 +36,8 @@ pub struct Cluster {
 /// What of a drone is in use: by backends that are assigned to it and have not ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Load {
-    /// The backends.
-    pub backends: BTreeSet<BackendId>,
+    /// The backends, in no particular order.
+    pub backends: HashSet<BackendId>,
     /// The memory limits that their requests named, in bytes.
     pub memory_bytes: u64,
     /// The shares of a processor that their requests named, in percent of one.
@@ -285,8 +285,16 @@ impl Backend {
         self.states.iter().map(|seen| seen.timestamp).max()
     }
 
+    /// Whether an assignment says nothing but that this live backend was accepted as it was assigned.
+    pub(super) fn accepts(&self, new: &Assignment) -> bool {
+        let stays = self.assignment.as_ref().is_some_and(|old| {
+            old.drone == new.drone && old.memory_bytes() == new.memory_bytes && old.cpu_percent() == new.cpu_percent
+        });
+        self.is_live() && stays && new.accepted && !new.withdrawn
+    }
+
     /// Since when nothing of it can run any more.
-    fn over_since(&self) -> Option<Timestamp> {
+    pub(super) fn over_since(&self) -> Option<Timestamp> {
         let withdrawn = self.assignment.as_ref().filter(|assigned| assigned.withdrawn);
         self.ended.or_else(|| withdrawn.map(|assigned| assigned.time))
     }
@@ -328,76 +336,8 @@ impl Cluster {
         self.loads.get(drone)
     }
 
-    /// The backends that have not ended and that no drone has taken yet.
+    /// The backends that have not ended and that no drone has taken yet, in no particular order.
     pub fn unaccepted(&self) -> impl Iterator<Item = &BackendId> {
         self.unaccepted.iter()
-    }
-
-    /// Takes note that a live backend was accepted as it was assigned; false where anything else is changed.
-    pub(super) fn accepts(&mut self, id: &BackendId, new: &Assignment) -> bool {
-        let Some(backend) = self.backends.get(id).filter(|backend| backend.is_live()) else { return false };
-        let stays = backend.assignment.as_ref().is_some_and(|old| {
-            old.drone == new.drone && old.memory_bytes() == new.memory_bytes && old.cpu_percent() == new.cpu_percent
-        });
-        let accepts = stays && new.accepted && !new.withdrawn;
-        if accepts {
-            self.unaccepted.remove(id);
-        }
-        accepts
-    }
-
-    /// Takes a backend out of the lists that follow from what it is.
-    pub(super) fn unlist(&mut self, id: &BackendId) {
-        let Some(backend) = self.backends.get(id) else { return };
-        if let (true, Some(assigned)) = (backend.is_live(), &backend.assignment) {
-            self.unaccepted.remove(id);
-            let emptied = self.loads.get_mut(&assigned.drone).is_some_and(|load| {
-                load.backends.remove(id);
-                load.memory_bytes = load.memory_bytes.saturating_sub(assigned.memory_bytes().unwrap_or(0));
-                load.cpu_percent = load.cpu_percent.saturating_sub(assigned.cpu_percent().unwrap_or(0).into());
-                load.backends.is_empty()
-            });
-            if emptied {
-                let drone = assigned.drone.clone();
-                self.loads.remove(&drone);
-                self.note_drone(&drone);
-            }
-        } else if let Some(since) = backend.over_since() {
-            self.ended.remove(&(since, id.clone()));
-        }
-    }
-
-    /// Puts a backend into the lists that follow from what it is.
-    pub(super) fn list(&mut self, id: &BackendId) {
-        let Some((id, backend)) = self.backends.get_key_value(id) else { return };
-        if let (true, Some(assigned)) = (backend.is_live(), &backend.assignment) {
-            if !assigned.accepted {
-                self.unaccepted.insert(id.clone());
-            }
-            let drone = assigned.drone.clone();
-            let load = self.loads.entry(drone.clone()).or_default();
-            load.memory_bytes = load.memory_bytes.saturating_add(assigned.memory_bytes().unwrap_or(0));
-            load.cpu_percent = load.cpu_percent.saturating_add(assigned.cpu_percent().unwrap_or(0).into());
-            load.backends.insert(id.clone());
-            if load.backends.len() == 1 {
-                self.note_drone(&drone);
-            }
-        } else if let Some(since) = backend.over_since() {
-            self.ended.insert((since, id.clone()));
-        }
-    }
-
-    /// Lists a drone as gone, or not, as it is now.
-    pub(super) fn note_drone(&mut self, id: &DroneId) {
-        let busy = self.loads.contains_key(id);
-        let Some(drone) = self.drones.get_mut(id) else { return };
-        if let Some(listed) = drone.listed.take() {
-            self.gone.remove(&(listed, id.clone()));
-        }
-        let gone = drone.states.last().is_some_and(|s| matches!(s.state, DroneState::Lost | DroneState::Stopped));
-        if let (true, false, Some(since)) = (gone, busy, drone.since) {
-            drone.listed = Some(since);
-            self.gone.insert((since, id.clone()));
-        }
     }
 }

@@ -142,7 +142,10 @@ impl Agent {
         let announced = self.life().announced;
         let accepted = match asked {
             Asked::Now { server } => self.accept(&request, server).await,
-            Asked::Earlier => self.was_accepted(&request).await,
+            Asked::Earlier => match self.was_accepted(&request).await {
+                Some(server) if !self.is_lost(&request).await => Some(server),
+                Some(_) | None => None,
+            },
         };
         if accepted.is_some()
             && let Err(error) = self.listen_for_terminate(&backend).await

@@ -3,14 +3,16 @@
 
 use super::{
     AcmeEntry, Assignment, BackendEntry, BackendMessage, DroneEntry, DroneMessage, EntryBody, LockEntry, Millis,
-    ReachedState, StateEntry,
+    ReachedState, StateEntry, behind_cluster, is_of_backend,
 };
 use crate::{
     id::{BackendId, ClusterName, DroneId},
     message::drone::DroneState,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use std::net::IpAddr;
+
+mod plain;
 
 #[derive(Deserialize)]
 pub(super) struct Entry {
@@ -111,5 +113,64 @@ impl TryFrom<Backend> for BackendEntry {
             _ => return Err("BackendMessage: expected one of Assignment and State"),
         };
         Ok(Self { backend: entry.backend, message })
+    }
+}
+
+/// An entry about a backend, its names still text: most entries of a log are of this kind, and what they name is known
+/// already, so it need be neither checked nor copied.
+#[derive(Debug)]
+pub(crate) struct BackendText<'a> {
+    pub(crate) cluster: &'a str,
+    pub(crate) backend: &'a str,
+    pub(crate) message: BackendMessage,
+}
+
+#[derive(Deserialize)]
+struct EntryText<'a> {
+    cluster: &'a str,
+    #[serde(rename = "BackendMessage", borrow)]
+    backend: BackendMessageText<'a>,
+    #[serde(rename = "DroneMessage")]
+    drone: Option<IgnoredAny>,
+    #[serde(rename = "LockMessage")]
+    lock: Option<IgnoredAny>,
+    #[serde(rename = "AcmeMessage")]
+    acme: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct BackendMessageText<'a> {
+    backend: &'a str,
+    #[serde(rename = "Assignment")]
+    assignment: Option<Assignment>,
+    #[serde(rename = "State")]
+    state: Option<ReachedState>,
+}
+
+impl<'a> BackendText<'a> {
+    /// Reads an entry that stands where it belongs and is written as Plane writes it. `None` says nothing of any other:
+    /// that one is read as a [`StateEntry`].
+    pub(crate) fn read(subject: &str, payload: &'a [u8]) -> Option<Self> {
+        if subject.split('.').nth(3) != Some("backend") {
+            return None;
+        }
+        let read = plain::read(payload).or_else(|| Self::parse(payload))?;
+        let stands =
+            behind_cluster(subject, read.cluster).is_some_and(|rest| is_of_backend(rest, read.backend, &read.message));
+        stands.then_some(read)
+    }
+
+    fn parse(payload: &'a [u8]) -> Option<Self> {
+        let EntryText { cluster, backend: text, drone: None, lock: None, acme: None } =
+            serde_json::from_slice(payload).ok()?
+        else {
+            return None;
+        };
+        let message = match (text.assignment, text.state) {
+            (Some(assignment), None) => BackendMessage::Assignment(assignment),
+            (None, Some(state)) => BackendMessage::State(state),
+            _ => return None,
+        };
+        Some(Self { cluster, backend: text.backend, message })
     }
 }
