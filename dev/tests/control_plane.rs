@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
-        backend::BackendState,
+        backend::{BackendState, PublicStatus},
         drone::{DrainRequest, DroneState},
         schedule::{ScheduleRequest, ScheduleResponse},
         subject,
@@ -32,6 +32,12 @@ async fn world(cluster: &Cluster) -> World {
         world.apply(&entry).unwrap();
     }
     world
+}
+
+/// The last of a backend's public history.
+async fn newest(cluster: &Cluster, backend: &BackendId) -> BackendState {
+    let last = cluster.client.last(StreamName::Status, &PublicStatus::subject_of(backend)).await.unwrap().unwrap();
+    serde_json::from_slice::<PublicStatus>(&last.payload).unwrap().state
 }
 
 async fn drain(cluster: &Cluster, drone: &DroneId, drain: bool) {
@@ -229,11 +235,25 @@ async fn a_second_drone_that_goes_by_the_same_id_ends_and_harms_nothing() {
     let backend = cluster.ready().await.unwrap();
     let container = cluster.containers("{{.ID}}");
     let id = cluster.drones[0].id.clone();
-    cluster.add_drone_as(id, QUICK_AGENT).await.unwrap();
+    let spawn = subject::drone(&cluster.name, &id, "spawn");
+    let mut asker = wire::Asker::connect(&cluster.nats.url(), &spawn).await.unwrap();
+    cluster.ip = [127, 0, 0, 2].into();
+    cluster.add_drone_as(id.clone(), QUICK_AGENT).await.unwrap();
     let second = &mut cluster.drones[1].daemon;
-    second.logged("another drone goes by this drone's id").await.unwrap();
+    second.logged("the lease is another's").await.unwrap();
+    while !second.log().contains("another drone goes by this drone's id") {
+        // Whoever answers for the drone answers this too.
+        asker.ask(b"{}").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let status = second.process.take().unwrap().wait(PATIENCE).await.unwrap();
     assert_eq!(status.code(), Some(1));
+    assert_eq!(asker.too_many_answers().await.unwrap(), 0);
+    let told = world(&cluster).await;
+    let told = told.drone(&cluster.name, &id).unwrap();
+    assert_eq!(told.meta.as_ref().unwrap().ip.to_string(), "127.0.0.1");
+    assert_eq!(told.state().unwrap().state, DroneState::Ready);
+    assert_eq!(newest(&cluster, &backend).await, BackendState::Ready);
     assert_eq!(cluster.containers("{{.ID}}"), container);
     assert_eq!(get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap().status, 200);
     cluster.ready().await.unwrap();

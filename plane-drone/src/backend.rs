@@ -236,6 +236,14 @@ impl Host for Drivers {
         Ok(self.parts.store.nonce().await?)
     }
 
+    async fn processes(&self) -> Result<Vec<String>, HostError> {
+        Ok(self.parts.store.processes().await?)
+    }
+
+    async fn follow(&self, process: &str) -> Result<(), HostError> {
+        Ok(self.parts.store.follow(process).await?)
+    }
+
     async fn draining(&self) -> Result<bool, HostError> {
         Ok(self.parts.store.draining().await?)
     }

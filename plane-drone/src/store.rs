@@ -29,6 +29,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Calls that wait for the database's thread; more wait for a place.
 const WAITING_CALLS: usize = 256;
+/// Processes whose names are kept: what one of them wrote may be found by one that follows.
+const PROCESSES_KEPT: usize = 16;
 /// How long the request of a backend that has ended is known, so that asking again for the same is noticed.
 const ENDED_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
@@ -195,6 +197,31 @@ impl Store {
             let made = uuid::Uuid::new_v4().simple().to_string();
             set(connection, "nonce", &made)?;
             Ok(made)
+        })
+        .await
+    }
+
+    /// The names of the newest processes that had this database, oldest first.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn processes(&self) -> Result<Vec<String>, StoreError> {
+        self.call(|connection| Ok(setting(connection, "processes")?.unwrap_or_default())).await
+    }
+
+    /// Remembers that a process has this database from now on.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn follow(&self, process: &str) -> Result<(), StoreError> {
+        let process = process.to_owned();
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            let mut known: Vec<String> = setting(&transaction, "processes")?.unwrap_or_default();
+            known.push(process);
+            let old = known.len().saturating_sub(PROCESSES_KEPT);
+            set(&transaction, "processes", &known.split_off(old))?;
+            Ok(transaction.commit()?)
         })
         .await
     }

@@ -99,6 +99,9 @@ impl Agent {
             }
         }
         self.life().stopping = true;
+        if self.life().unheard {
+            return;
+        }
         self.say().await;
         let _ = tokio::time::timeout(Duration::from_secs(1), self.nats.flush()).await;
     }
