@@ -18,7 +18,7 @@ pub mod route;
 pub mod store;
 
 use agent::{Agent, AgentError, Identity};
-use backend::{Drivers, Parts, machine::Limits};
+use backend::{BootClock, Drivers, Parts, machine::Limits};
 use cert::Served;
 use config::{AgentConfig, AgentIp, CertConfig, DroneConfig};
 use engine::DockerEngine;
@@ -183,6 +183,7 @@ async fn take_up(
         nats,
         tasks: tasks.clone(),
         fence,
+        clock: BootClock::of_machine(Clock::machine()),
     })
     .await
 }

@@ -9,7 +9,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use crate::backend::machine::State;
+use crate::backend::{Entered, machine::State};
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     id::{BackendId, DroneId},
@@ -102,6 +102,8 @@ pub struct Known {
     pub request: SpawnRequest,
     /// Where its life was.
     pub state: State,
+    /// When it got there; none where nothing was begun, or an older version wrote it.
+    pub entered: Option<Entered>,
 }
 
 type Call = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -233,9 +235,9 @@ impl Store {
     pub async fn find(&self, backend: &BackendId) -> Result<Option<Known>, StoreError> {
         let backend = backend.clone();
         self.call(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT request, state FROM backend WHERE id = ?")?;
-            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-            statement.query_row([backend.as_str()], row).optional()?.map(known).transpose()
+            let mut statement =
+                connection.prepare_cached("SELECT request, state, entered FROM backend WHERE id = ?")?;
+            statement.query_row([backend.as_str()], columns).optional()?.map(known).transpose()
         })
         .await
     }
@@ -311,23 +313,27 @@ impl Store {
         .await
     }
 
-    /// Writes a backend's state together with what it has to say.
+    /// Writes a backend's state and when it was entered, together with what it has to say.
     ///
     /// # Errors
     /// Where the database refuses; then nothing is written.
-    pub async fn persist(&self, backend: &BackendId, state: &State, say: &[Outgoing]) -> Result<(), StoreError> {
+    pub async fn persist(
+        &self,
+        backend: &BackendId,
+        state: &State,
+        entered: &Entered,
+        say: &[Outgoing],
+    ) -> Result<(), StoreError> {
         let id = backend.clone();
         let ended = state.has_ended().map(Timestamp::as_millisecond);
-        let state = serde_json::to_string(state)?;
+        let (state, entered) = (serde_json::to_string(state)?, serde_json::to_string(entered)?);
         let say: Vec<String> = say.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         let news = !say.is_empty();
         self.call(move |connection| {
             let transaction = connection.transaction()?;
-            transaction.prepare_cached("UPDATE backend SET state = ?, ended = ? WHERE id = ?")?.execute(params![
-                state,
-                ended,
-                id.as_str()
-            ])?;
+            transaction
+                .prepare_cached("UPDATE backend SET state = ?, entered = ?, ended = ? WHERE id = ?")?
+                .execute(params![state, entered, ended, id.as_str()])?;
             for message in say {
                 transaction
                     .prepare_cached("INSERT INTO outbox (backend, message) VALUES (?, ?)")?
@@ -348,8 +354,9 @@ impl Store {
     /// Where the database refuses or holds what this version cannot read.
     pub async fn unfinished(&self) -> Result<Vec<Known>, StoreError> {
         self.call(|connection| {
-            let mut statement = connection.prepare("SELECT request, state FROM backend WHERE ended IS NULL")?;
-            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            let mut statement =
+                connection.prepare("SELECT request, state, entered FROM backend WHERE ended IS NULL")?;
+            let rows = statement.query_map([], columns)?;
             rows.map(|row| known(row?)).collect()
         })
         .await
@@ -362,9 +369,8 @@ impl Store {
     pub async fn finals_since(&self, since: Timestamp) -> Result<Vec<Known>, StoreError> {
         self.call(move |connection| {
             let mut statement =
-                connection.prepare("SELECT request, state FROM backend WHERE ended IS NULL OR ended >= ?")?;
-            let rows = statement
-                .query_map([since.as_millisecond()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+                connection.prepare("SELECT request, state, entered FROM backend WHERE ended IS NULL OR ended >= ?")?;
+            let rows = statement.query_map([since.as_millisecond()], columns)?;
             let all: Vec<Known> = rows.map(|row| known(row?)).collect::<Result<_, StoreError>>()?;
             Ok(all.into_iter().filter(|known| known.state.is_final()).collect())
         })
@@ -446,8 +452,16 @@ impl Store {
     }
 }
 
-fn known((request, state): (String, String)) -> Result<Known, StoreError> {
-    Ok(Known { request: serde_json::from_str(&request)?, state: serde_json::from_str(&state)? })
+/// A backend's request, its state and when that was entered, as the table has them.
+type Columns = (String, String, Option<String>);
+
+fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+fn known((request, state, entered): Columns) -> Result<Known, StoreError> {
+    let entered = entered.map(|entered| serde_json::from_str(&entered)).transpose()?;
+    Ok(Known { request: serde_json::from_str(&request)?, state: serde_json::from_str(&state)?, entered })
 }
 
 fn setting<T: DeserializeOwned>(connection: &Connection, name: &str) -> Result<Option<T>, StoreError> {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{agent::Agent, host::HostError};
 use plane_core::{
-    message::state::{Lease, StateEntry, keep_alive_subject},
+    message::state::{Lease, Millis, StateEntry, keep_alive_subject},
     nats::{NatsError, StreamName},
 };
 use std::{sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ pub(crate) async fn keep(agent: Arc<Agent>, held: oneshot::Sender<()>) {
     let stop = agent.tasks.stop_token();
     let kept = stop.run_until_cancelled(async {
         let before = patiently(&agent, || agent.host.processes()).await;
-        Keeper { agent: &agent, before, expected: 0, held: Some(held) }.run().await
+        Keeper { agent: &agent, before, expected: 0, newest: None, held: Some(held) }.run().await
     });
     match kept.await.unwrap_or(Kept::Stopped) {
         Kept::Stopped => {}
@@ -49,12 +49,20 @@ async fn patiently<T, F: Future<Output = Result<T, HostError>>>(agent: &Agent, a
     }
 }
 
+/// The time of an entry that is written now, above the newest one.
+fn after(newest: Option<Millis>, now: Millis) -> Millis {
+    newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
+}
+
 struct Keeper<'a> {
     agent: &'a Agent,
     /// The processes that had this memory before.
     before: Vec<String>,
     /// The sequence of the entry that is to be there when it is written next; 0 where there is to be none.
     expected: u64,
+    /// The newest time in an entry about the drone: readers of 0.3 order entries by their times, and clocks get set
+    /// back.
+    newest: Option<Millis>,
     /// Told at the first acknowledged write.
     held: Option<oneshot::Sender<()>>,
 }
@@ -105,20 +113,27 @@ impl Keeper<'_> {
         }
     }
 
-    async fn write(&self) -> Result<u64, NatsError> {
+    async fn write(&mut self) -> Result<u64, NatsError> {
         let agent = self.agent;
         let (cluster, drone) = (agent.identity.cluster.clone(), agent.identity.drone.clone());
         let lease = Lease { instance: Some(agent.instance.to_string()), lost: false, answers: agent.answers() };
-        let entry = StateEntry::lease(cluster, drone, agent.clock.wall().as_millisecond(), lease);
+        let timestamp = after(self.newest, agent.clock.wall().as_millisecond());
+        // It counts though the outcome may be unknown.
+        self.newest = Some(timestamp);
+        let entry = StateEntry::lease(cluster, drone, timestamp, lease);
         agent.nats.publish_expecting(entry.subject(), &entry, self.expected).await
     }
 
     /// What stands there now; asked until it is answered.
-    async fn find(&self) -> Option<Found> {
+    async fn find(&mut self) -> Option<Found> {
         let subject = keep_alive_subject(&self.agent.identity.cluster, &self.agent.identity.drone);
         loop {
             match self.agent.nats.last(StreamName::State, &subject).await {
-                Ok(stored) => return stored.map(|stored| judge(&stored, &self.agent.instance, &self.before)),
+                Ok(stored) => {
+                    let found = stored.map(|stored| judge(&stored, &self.agent.instance, &self.before));
+                    self.newest = self.newest.max(found.and_then(|found| found.timestamp));
+                    return found;
+                }
                 Err(error) => tracing::debug!(%error, "the lease cannot be read"),
             }
             tokio::time::sleep(RETRY_PAUSE).await;

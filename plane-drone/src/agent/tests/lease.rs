@@ -131,3 +131,20 @@ async fn what_another_process_of_the_drone_accepted_is_not_begun() {
         assert_eq!(*host.begun.lock().unwrap(), ["b".parse().unwrap()]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_times_of_leases_rise_whatever_the_clock_is_set_to() {
+    let (host, nobody) = (Arc::new(OddHost::default()), Arc::new(Nobody::default()));
+    let (clock, wall) = clock();
+    let ahead = wall.load(Ordering::Relaxed) + 3_600_000;
+    nobody.lease("nonce.a", ahead);
+    let _agent = Agent::start(parts(&host, &nobody, clock), &Tasks::new()).await.unwrap();
+    let mut newest = ahead;
+    for set_back_by in [0, 7_200_000, -10_800_000, 10_800_000] {
+        wall.fetch_sub(set_back_by, Ordering::Relaxed);
+        seconds(11).await;
+        let (name, timestamp) = nobody.newest_lease();
+        assert!(name != "nonce.a" && timestamp > newest, "{timestamp} after {newest}");
+        newest = timestamp;
+    }
+}
