@@ -168,12 +168,14 @@ impl Agent {
     fn take_up(self: &Arc<Self>, undecided: Vec<SpawnRequest>, term: u64) {
         for request in undecided {
             let (agent, stop) = (self.clone(), self.tasks.stop_token());
+            // Before a word is said of what runs here: a drone is not drained while it may still begin with something.
+            let place = self.keep_room(&request);
             self.tasks.spawn(format!("what came of {}", request.backend_id), async move {
                 let deciding = async {
                     if request.lock.is_some() {
                         agent.fence.settled().await;
                     }
-                    agent.clone().decide(request, term, Asked::Earlier, None).await
+                    agent.clone().decide(request, term, Asked::Earlier, Some(place)).await
                 };
                 if let Some(Err(error)) = stop.run_until_cancelled(deciding).await {
                     tracing::error!(%error, "it is decided at the next start");

@@ -42,7 +42,7 @@ impl Agent {
     }
 
     /// The drone's state, and how many backends run.
-    fn state(&self) -> (DroneState, usize) {
+    pub(super) fn state(&self) -> (DroneState, usize) {
         let life = self.life();
         // Looked at together: what begins meanwhile is among one of the two.
         let running = self.host.live().len();

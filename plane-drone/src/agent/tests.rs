@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use plane_core::{
     message::{
-        drone::AnnouncedBackend,
+        drone::{AnnouncedBackend, DroneState},
         state::{Assignment, BackendMessage, StateEntry},
     },
     nats::{Connection, From, Incoming, Stored, StreamConfig, StreamInfo, StreamName, Transport},
@@ -217,4 +217,29 @@ async fn a_host_that_panics_takes_no_room_for_good() {
         assert!(AssertUnwindSafe(agent.clone().spawn(request(id))).catch_unwind().await.is_err(), "{id} was refused");
         assert!(agent.life().deciding.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drone_that_drains_is_not_drained_before_earlier_offers_are_decided() {
+    let nobody = Arc::new(Nobody::default());
+    let offered = SpawnRequest { assignment_seq: Some(1), ..request("offered") };
+    let assigned = Assignment::to("d".parse().unwrap(), None);
+    let entry = StateEntry::backend(
+        "plane.test".parse().unwrap(),
+        "offered".parse().unwrap(),
+        BackendMessage::Assignment(assigned),
+    );
+    assert_eq!(nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into()), 1);
+    let host = OddHost { undecided: vec![offered], draining: AtomicBool::new(true), ..OddHost::default() };
+    let agent = Agent::start(parts(&Arc::new(host), &nobody, Clock::machine()), &Tasks::new()).await.unwrap();
+    // Nobody has decided about it.
+    for _ in 0..10 {
+        assert_eq!(agent.state().0, DroneState::Draining);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let withdrawn = Assignment { withdrawn: true, ..Assignment::to("d".parse().unwrap(), None) };
+    let entry = StateEntry::backend(entry.cluster, "offered".parse().unwrap(), BackendMessage::Assignment(withdrawn));
+    nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(agent.state().0, DroneState::Drained);
 }
