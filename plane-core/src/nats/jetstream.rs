@@ -223,4 +223,8 @@ impl Transport for JetStream {
     fn server(&self) -> String {
         self.client.server_info().server_id
     }
+
+    fn largest_message(&self) -> usize {
+        self.client.max_payload()
+    }
 }
