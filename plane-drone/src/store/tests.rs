@@ -1,6 +1,13 @@
 use super::*;
-use crate::backend::machine::{Event, What, step};
-use plane_core::message::backend::{BackendState, LogKind};
+use crate::backend::{
+    Entered,
+    machine::{Event, State, What, step},
+};
+use jiff::Timestamp;
+use plane_core::message::{
+    backend::{BackendState, LogKind, LogLine},
+    schedule::SpawnRequest,
+};
 
 fn request(id: &str) -> SpawnRequest {
     serde_json::from_value(serde_json::json!({
