@@ -23,6 +23,7 @@ mod run;
 mod server;
 mod stream;
 mod transport;
+mod twins;
 
 use clients::Clients;
 use dice::Dice;
@@ -50,6 +51,8 @@ pub enum Rule {
     Outage,
     /// Backends are spread evenly.
     Balance,
+    /// Of two processes that go by one drone's id, one serves and the other ends.
+    OneProcess,
     /// The run comes to its end, without a panic.
     Progress,
 }
@@ -265,6 +268,15 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
 pub fn run_burst(seed: u64, options: &Options) -> Result<Report, Violation> {
     let options = Options { controllers: 1, drones: 3, small: false, ..options.clone() };
     drive(seed, &options, burst::ask_at_once)
+}
+
+/// Clients ask while a second process goes by the id of a drone and is started again whenever it ends; it remembers
+/// nothing of the first one's, or has a copy of all of it.
+///
+/// # Errors
+/// Where the two do not come to be one, or another rule is broken.
+pub fn run_twins(seed: u64, options: &Options, copied: bool) -> Result<Report, Violation> {
+    drive(seed, options, move |sim| twins::go(sim, copied))
 }
 
 fn options_end(sim: &Sim) -> Duration {

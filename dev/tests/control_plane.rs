@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
-        backend::BackendState,
+        backend::{BackendState, PublicStatus},
         drone::{DrainRequest, DroneState},
         schedule::{ScheduleRequest, ScheduleResponse},
         subject,
@@ -32,6 +32,12 @@ async fn world(cluster: &Cluster) -> World {
         world.apply(&entry).unwrap();
     }
     world
+}
+
+/// The last of a backend's public history.
+async fn newest(cluster: &Cluster, backend: &BackendId) -> BackendState {
+    let last = cluster.client.last(StreamName::Status, &PublicStatus::subject_of(backend)).await.unwrap().unwrap();
+    serde_json::from_slice::<PublicStatus>(&last.payload).unwrap().state
 }
 
 async fn drain(cluster: &Cluster, drone: &DroneId, drain: bool) {
@@ -195,6 +201,64 @@ async fn capacity_labels_and_memory_are_kept_to() {
 }
 
 #[tokio::test]
+async fn a_drone_that_is_full_says_so_itself_whoever_asks() {
+    let mut cluster = Cluster::start_as(quick(1, 0)).await.unwrap();
+    let small = "[agent.capacity]\nmax_backends = 3\nmemory_bytes = 100000000\ncpus = 1\n";
+    cluster.add_drone(&format!("{QUICK_AGENT}{small}")).await.unwrap();
+    cluster.drones[0].daemon.logged(" registered").await.unwrap();
+    let taking = |memory: u64, percent: u8| {
+        let mut request = cluster.request(300, &[]);
+        request.executable.resource_limits.memory_limit_bytes = std::num::NonZeroU64::new(memory);
+        request.executable.resource_limits.cpu_period_percent = std::num::NonZeroU8::new(percent);
+        request
+    };
+    let asked = async |memory, percent| {
+        let mut direct = serde_json::to_value(taking(memory, percent)).unwrap();
+        direct["drone_id"] = cluster.drones[0].id.as_str().into();
+        direct["backend_id"] = BackendId::random().as_str().into();
+        let subject = subject::drone(&cluster.name, &cluster.drones[0].id, "spawn");
+        wire::request(&cluster.nats.url(), &subject, direct.to_string().as_bytes()).await.unwrap()
+    };
+    let (first, _) = cluster.schedule(&taking(60_000_000, 60)).await.unwrap();
+    cluster.wait_for(&first, BackendState::Ready).await.unwrap();
+    assert_eq!(asked(50_000_000, 5).await, "false", "there is no memory for it");
+    assert_eq!(asked(20_000_000, 50).await, "false", "there are no processors for it");
+    for _ in 0..2 {
+        assert_eq!(asked(20_000_000, 20).await, "true");
+    }
+    assert_eq!(asked(0, 0).await, "false", "it has as many backends as it takes");
+}
+
+#[tokio::test]
+async fn what_runs_on_a_drone_that_was_stopped_is_kept_and_on_one_that_died_is_not() {
+    let scheduler = "silent_secs = 2\nfence_secs = 3\nlost_secs = 4\nabandon_secs = 5\n".to_owned();
+    let agent = "lease_secs = 1\nfence_secs = 3\n".to_owned();
+    let settings = Settings { drones: 2, agent, scheduler, ..Settings::default() };
+    let mut cluster = Cluster::start_as(settings).await.unwrap();
+    let mut on: HashMap<DroneId, BackendId> = HashMap::new();
+    while on.len() < 2 {
+        let (backend, drone) = cluster.schedule(&cluster.request(300, &[])).await.unwrap();
+        cluster.wait_for(&backend, BackendState::Ready).await.unwrap();
+        on.insert(drone, backend);
+    }
+    let [kept, lost] = [0, 1].map(|number: usize| on[&cluster.drones[number].id].clone());
+    assert!(cluster.drones[0].daemon.stop(PATIENCE).await.unwrap().success());
+    cluster.drones[1].daemon.kill();
+    // The one that was stopped has been silent for longer.
+    cluster.history_until(&lost, BackendState::Lost).await.unwrap();
+    assert_eq!(newest(&cluster, &lost).await, BackendState::Lost);
+    assert_eq!(newest(&cluster, &kept).await, BackendState::Ready);
+    assert!(cluster.containers("{{.Names}}").contains(&format!("plane-{kept}")));
+    cluster.drones[0].restart().await.unwrap();
+    until("it is reached again", async || {
+        get(cluster.drones[0].proxy, &cluster.name, &kept, "/").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    cluster.drones[0].daemon.logged("announced").await.unwrap();
+    assert_eq!(newest(&cluster, &kept).await, BackendState::Ready);
+}
+
+#[tokio::test]
 async fn what_ended_is_forgotten_and_purged_after_the_retention_time() {
     let scheduler = format!("{QUICK_SCHEDULER}retention_secs = 3\n");
     let cluster = Cluster::start_as(Settings { scheduler, ..quick(2, 1) }).await.unwrap();
@@ -229,11 +293,25 @@ async fn a_second_drone_that_goes_by_the_same_id_ends_and_harms_nothing() {
     let backend = cluster.ready().await.unwrap();
     let container = cluster.containers("{{.ID}}");
     let id = cluster.drones[0].id.clone();
-    cluster.add_drone_as(id, QUICK_AGENT).await.unwrap();
+    let spawn = subject::drone(&cluster.name, &id, "spawn");
+    let mut asker = wire::Asker::connect(&cluster.nats.url(), &spawn).await.unwrap();
+    cluster.ip = [127, 0, 0, 2].into();
+    cluster.add_drone_as(id.clone(), QUICK_AGENT).await.unwrap();
     let second = &mut cluster.drones[1].daemon;
-    second.logged("another drone goes by this drone's id").await.unwrap();
+    second.logged("the lease is another's").await.unwrap();
+    while !second.log().contains("another drone goes by this drone's id") {
+        // Whoever answers for the drone answers this too.
+        asker.ask(b"{}").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let status = second.process.take().unwrap().wait(PATIENCE).await.unwrap();
     assert_eq!(status.code(), Some(1));
+    assert_eq!(asker.too_many_answers().await.unwrap(), 0);
+    let told = world(&cluster).await;
+    let told = told.drone(&cluster.name, &id).unwrap();
+    assert_eq!(told.meta.as_ref().unwrap().ip.to_string(), "127.0.0.1");
+    assert_eq!(told.state().unwrap().state, DroneState::Ready);
+    assert_eq!(newest(&cluster, &backend).await, BackendState::Ready);
     assert_eq!(cluster.containers("{{.ID}}"), container);
     assert_eq!(get(cluster.drones[0].proxy, &cluster.name, &backend, "/").await.unwrap().status, 200);
     cluster.ready().await.unwrap();

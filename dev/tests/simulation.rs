@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 use plane_controller::Rules;
-use plane_dev::sim::{self, Options, Rule, Violation};
+use plane_dev::sim::{self, Options, Rule, Violation, Weather};
 
 /// Runs seeds until one fails.
 fn first_failure(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Option<Violation> {
@@ -46,6 +46,18 @@ fn bursts_are_spread_evenly() {
     for seed in 1..21 {
         if let Err(violation) = sim::run_burst(seed, &Options::calm()) {
             panic!("{violation}");
+        }
+    }
+}
+
+#[test]
+fn of_two_processes_under_one_id_one_ends_and_harms_nothing() {
+    let weather = Weather { lost_calls: 5_000, stalls: 500, duplicates: 50_000, deaths: 0 };
+    for seed in 1..61 {
+        for copied in [false, true] {
+            if let Err(violation) = sim::run_twins(seed, &Options { weather, ..Options::calm() }, copied) {
+                panic!("{violation}, copied: {copied}");
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use plane_core::{
     message::{
         backend::BackendState,
         drone::DroneState,
-        state::{Assignment, HeldLock, Lease, ReachedState, StateEntry},
+        state::{Assignment, HeldLock, Lease, Millis, ReachedState, StateEntry},
     },
     nats::NatsError,
     world::{Assigned, Cluster, Drone},
@@ -147,12 +147,20 @@ fn look_at_drone(
     }
 }
 
+/// The newest time in the entries about a drone; what is written next must be above it.
+fn newest_timestamp(drone: &Drone) -> Option<Millis> {
+    let state = drone.state().map(|reached| reached.timestamp);
+    state.max(drone.keep_alive.as_ref().map(|lease| lease.timestamp))
+}
+
 async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
     let now = core.clock.wall().as_millisecond();
     match due {
         Due::GiveUp(cluster, drone, expected) => {
             let lease = Lease { lost: true, ..Lease::default() };
-            let entry = StateEntry::lease(cluster.clone(), drone.clone(), now, lease);
+            let newest = core.view.read(|world| newest_timestamp(world.drone(cluster, drone)?));
+            let timestamp = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
+            let entry = StateEntry::lease(cluster.clone(), drone.clone(), timestamp, lease);
             if let Written::Won(_) = log::write(&core.nats, &entry, *expected).await? {
                 tracing::warn!(%cluster, %drone, "the drone is lost: its lease was not renewed");
             }

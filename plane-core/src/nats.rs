@@ -212,6 +212,11 @@ impl Nats {
         self.connection().borrow().up
     }
 
+    /// The most bytes that one message may have.
+    pub fn largest_message(&self) -> usize {
+        self.transport.largest_message()
+    }
+
     /// Which server this is connected to; another one after the server was restarted.
     pub fn server(&self) -> String {
         self.transport.server()

@@ -20,14 +20,14 @@ use crate::{
     announce,
     cert::Served,
     host::{Host, HostError, LiveBackend},
-    lease::{self, Fence},
+    lease::{self, Fence, Instance},
 };
 use calls::Calls;
 use plane_core::{
     chance::Chance,
     clock::Clock,
     id::{BackendId, ClusterName, DroneId},
-    message::drone::Capacity,
+    message::{drone::Capacity, schedule::SpawnRequest},
     nats::{Nats, NatsError, Serving},
     task::Tasks,
 };
@@ -38,7 +38,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// What a drone is, for all that it says of itself.
 #[derive(Debug, Clone)]
@@ -91,10 +91,11 @@ pub struct Agent {
     pub(crate) nats: Nats,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) fence: Arc<Fence>,
+    /// Which process this is, for entries of the log.
+    pub(crate) instance: Instance,
     certificate: Option<Served>,
     pub(crate) timing: Timing,
     pub(crate) clock: Clock,
-    pub(crate) chance: Chance,
     pub(crate) tasks: Tasks,
     life: Mutex<Life>,
     /// Held while it is changed and told whether the drone drains: host, memory and controllers have to agree.
@@ -111,6 +112,8 @@ pub struct Agent {
 struct Life {
     draining: bool,
     stopping: bool,
+    /// Another process is this drone: what is said in the drone's name is the other's to say.
+    unheard: bool,
     terminate: HashMap<BackendId, Serving>,
     /// Backends whose acceptance is being decided, with what they take.
     deciding: HashMap<BackendId, Room>,
@@ -120,22 +123,25 @@ struct Life {
 }
 
 impl Agent {
-    /// Starts serving. Everything stops with the tasks.
+    /// Takes the drone's lease, however long that takes, and starts serving. What an earlier process with the same memory
+    /// left goes on meanwhile, and can be ended. Everything stops with the tasks; where they are stopped before there is
+    /// a lease, nothing is served.
     ///
     /// # Errors
     /// Where NATS refuses a subscription or the host cannot remember.
     pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Arc<Self>, AgentError> {
         let Parts { identity, nats, host, fence, certificate, timing, clock, chance } = parts;
         let life = Life { draining: host.draining().await?, ..Life::default() };
+        let instance = Instance::begun(host.nonce().await?, &chance);
         let agent = Arc::new(Self {
             identity,
             nats,
             host,
             fence,
+            instance,
             certificate,
             timing,
             clock,
-            chance,
             tasks: tasks.clone(),
             life: Mutex::new(life),
             drains: tokio::sync::Mutex::default(),
@@ -149,32 +155,55 @@ impl Agent {
         }
         // Before there can be another term: what was accepted in an earlier one does not count.
         let (undecided, term) = (agent.host.undecided().await?, agent.fence.term());
-        tasks.spawn_essential("lease", lease::keep(agent.clone()));
+        let (held, holds) = oneshot::channel();
+        tasks.spawn_essential("lease", lease::keep(agent.clone(), held));
+        // Until then another process may be this drone: it is the one that registers, answers and tells what runs.
+        if holds.await.is_ok() {
+            agent.take_up(undecided, term);
+            agent.clone().serve().await?;
+        }
+        Ok(agent)
+    }
+
+    /// Finds out what came of the offers that an earlier process had not decided about.
+    fn take_up(self: &Arc<Self>, undecided: Vec<SpawnRequest>, term: u64) {
         for request in undecided {
-            let (agent, stop) = (agent.clone(), tasks.stop_token());
-            tasks.spawn(format!("what came of {}", request.backend_id), async move {
+            let (agent, stop) = (self.clone(), self.tasks.stop_token());
+            // Before a word is said of what runs here: a drone is not drained while it may still begin with something.
+            let place = self.keep_room(&request);
+            self.tasks.spawn(format!("what came of {}", request.backend_id), async move {
                 let deciding = async {
                     if request.lock.is_some() {
                         agent.fence.settled().await;
                     }
-                    agent.clone().decide(request, term, Asked::Earlier, None).await
+                    agent.clone().decide(request, term, Asked::Earlier, Some(place)).await
                 };
                 if let Some(Err(error)) = stop.run_until_cancelled(deciding).await {
                     tracing::error!(%error, "it is decided at the next start");
                 }
             });
         }
-        announce::listen(agent.clone()).await?;
-        let spawn = agent.clone().serve_spawn().await?;
-        let drain = agent.clone().serve_drain().await?;
-        let stop = tasks.stop_token();
+    }
+
+    /// Speaks and answers in the drone's name.
+    async fn serve(self: Arc<Self>) -> Result<(), AgentError> {
+        announce::listen(self.clone()).await?;
+        let spawn = self.clone().serve_spawn().await?;
+        let drain = self.clone().serve_drain().await?;
+        let (tasks, stop) = (&self.tasks, self.tasks.stop_token());
         tasks.spawn("agent", async move {
             stop.cancelled().await;
             drop((spawn, drain));
         });
-        tasks.spawn_essential("register and announce", announce::keep(agent.clone()));
-        tasks.spawn_essential("signs of life", agent.clone().give_signs_of_life());
-        Ok(agent)
+        tasks.spawn_essential("register and announce", announce::keep(self.clone()));
+        tasks.spawn_essential("signs of life", self.clone().give_signs_of_life());
+        Ok(())
+    }
+
+    /// Stops as failed, without a word to anybody: another process is this drone.
+    pub(crate) fn end_unheard(&self, reason: &str) {
+        self.life().unheard = true;
+        self.tasks.fail(reason);
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {

@@ -101,15 +101,9 @@ async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
     let since = agent.clock.wall().saturating_sub(ENDED_TOLD).unwrap_or(Timestamp::MIN);
     backends.extend(agent.host.ended_since(since).await.map_err(|e| e.to_string())?);
     let told: HashSet<BackendId> = backends.iter().map(|backend| backend.backend_id.clone()).collect();
-    let mut messages: Vec<Vec<AnnouncedBackend>> =
-        backends.chunks(AnnounceRequest::MAX_BACKENDS).map(<[_]>::to_vec).collect();
-    if messages.is_empty() {
-        messages.push(Vec::new());
-    }
-    let count = messages.len();
-    for (number, backends) in messages.into_iter().enumerate() {
-        let (cluster, drone_id) = (agent.identity.cluster.clone(), agent.identity.drone.clone());
-        let request = AnnounceRequest { cluster, drone_id, backends, last: number + 1 == count };
+    let (cluster, drone_id) = (agent.identity.cluster.clone(), agent.identity.drone.clone());
+    let frame = AnnounceRequest { cluster, drone_id, backends: Vec::new(), last: false };
+    for request in split(&frame, backends, agent.nats.largest_message()).map_err(|e| e.to_string())? {
         let reply = agent.nats.request(&request, ANSWER_TIMEOUT).await.map_err(|e| e.to_string())?;
         for known in reply.backends {
             let (id, state) = (&known.backend_id, known.state);
@@ -122,4 +116,78 @@ async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
     }
     tracing::info!(backends = told.len(), "announced");
     Ok(())
+}
+
+/// Distributes backends over messages like `frame`, each of at most so many bytes; there is one message at least. Where a
+/// backend alone takes more, its message does, and NATS says so.
+fn split(
+    frame: &AnnounceRequest,
+    backends: Vec<AnnouncedBackend>,
+    most_bytes: usize,
+) -> Result<Vec<AnnounceRequest>, serde_json::Error> {
+    let empty = serde_json::to_vec(frame)?.len();
+    let (mut messages, mut message, mut bytes) = (Vec::new(), frame.clone(), empty);
+    for backend in backends {
+        // A comma goes before it.
+        let more = serde_json::to_vec(&backend)?.len() + 1;
+        let full = message.backends.len() == AnnounceRequest::MAX_BACKENDS || bytes + more > most_bytes;
+        if full && !message.backends.is_empty() {
+            messages.push(std::mem::replace(&mut message, frame.clone()));
+            bytes = empty;
+        }
+        message.backends.push(backend);
+        bytes += more;
+    }
+    messages.push(AnnounceRequest { last: true, ..message });
+    Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plane_core::message::backend::BackendState;
+
+    fn frame() -> AnnounceRequest {
+        let (cluster, drone_id) = ("plane.test".parse().unwrap(), "d".parse().unwrap());
+        AnnounceRequest { cluster, drone_id, backends: Vec::new(), last: false }
+    }
+
+    fn backends(count: usize, lock: Option<&str>) -> Vec<AnnouncedBackend> {
+        let backend = |number| AnnouncedBackend {
+            backend_id: format!("b-{number}").parse().unwrap(),
+            state: BackendState::Ready,
+            time: Timestamp::now(),
+            bearer_token: None,
+            lock: lock.map(|lock| lock.parse().unwrap()),
+            fencing_token: lock.map(|_| u64::MAX),
+        };
+        (0..count).map(backend).collect()
+    }
+
+    #[test]
+    fn an_announcement_is_told_in_messages_that_nats_takes() {
+        let most = 1024 * 1024;
+        // As JSON each of these bytes takes six.
+        for lock in [None, Some("l".repeat(2048)), Some("\u{1}".repeat(2048))] {
+            for count in [0, 1, 499, 500, 501, 1300] {
+                let all = backends(count, lock.as_deref());
+                let messages = split(&frame(), all.clone(), most).unwrap();
+                for (number, message) in messages.iter().enumerate() {
+                    assert!(serde_json::to_vec(message).unwrap().len() <= most);
+                    assert!(message.backends.len() <= AnnounceRequest::MAX_BACKENDS);
+                    assert_eq!(message.last, number + 1 == messages.len());
+                }
+                let told: Vec<_> = messages.into_iter().flat_map(|message| message.backends).collect();
+                assert_eq!(told, all);
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_as_few_as_can_be() {
+        assert_eq!(split(&frame(), backends(1000, None), 1024 * 1024).unwrap().len(), 2);
+        assert_eq!(split(&frame(), backends(2, None), 1).unwrap().len(), 2);
+        let one = serde_json::to_vec(&split(&frame(), backends(3, None), 1024).unwrap()).unwrap().len();
+        assert_eq!(split(&frame(), backends(3, None), one).unwrap().len(), 1);
+    }
 }

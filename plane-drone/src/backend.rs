@@ -3,6 +3,7 @@
 //! that belong to none.
 
 mod driver;
+mod entered;
 pub mod machine;
 mod probe;
 mod watch;
@@ -16,6 +17,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use driver::{Driver, Origin, Signal};
+pub(crate) use entered::BootClock;
+pub use entered::Entered;
 use jiff::Timestamp;
 use machine::{Limits, State, What};
 use plane_core::{
@@ -55,6 +58,7 @@ pub(crate) struct Parts {
     pub(crate) nats: value::Receiver<Option<Nats>>,
     pub(crate) tasks: Tasks,
     pub(crate) fence: Arc<Fence>,
+    pub(crate) clock: BootClock,
 }
 
 impl Parts {
@@ -104,13 +108,14 @@ impl Drivers {
     /// Where the database cannot be read.
     pub(crate) async fn resume(parts: Parts) -> Result<Self, StoreError> {
         let drivers = Self { parts: Arc::new(parts), known: Arc::default() };
-        for Known { request, state } in drivers.parts.store.unfinished().await? {
+        for Known { request, state, entered } in drivers.parts.store.unfinished().await? {
             let backend = request.backend_id.clone();
             if is_undecided(&request, &state) {
                 continue;
             }
             tracing::info!(%backend, ?state, "taking a backend up again");
-            drivers.drive(request, state, Origin::EarlierRun);
+            let entered = drivers.parts.clock.taken_up(entered);
+            drivers.drive(request, state, entered, Origin::EarlierRun);
         }
         drivers.parts.tasks.spawn("reap", drivers.clone().reap());
         Ok(drivers)
@@ -126,7 +131,7 @@ impl Drivers {
     }
 
     /// Begins to drive a backend, which is in the list from now until its driver has ended.
-    fn drive(&self, request: SpawnRequest, state: State, origin: Origin) -> BackendHandle {
+    fn drive(&self, request: SpawnRequest, state: State, entered: Entered, origin: Origin) -> BackendHandle {
         let (signals, waiting) = mpsc::channel(SIGNALS);
         let id = request.backend_id.clone();
         let ended = CancellationToken::new();
@@ -145,7 +150,7 @@ impl Drivers {
             signals: signals.clone(),
             ended: ended.clone(),
         };
-        let driver = Driver::new(self.parts.clone(), request, state, reported, signals, waiting, ended);
+        let driver = Driver::new(self.parts.clone(), request, (state, entered), reported, signals, waiting, ended);
         let known = self.known.clone();
         // Before its task runs, which takes it out of the list: it may have nothing to do.
         self.known().insert(id.clone(), handle.clone());
@@ -236,6 +241,14 @@ impl Host for Drivers {
         Ok(self.parts.store.nonce().await?)
     }
 
+    async fn processes(&self) -> Result<Vec<String>, HostError> {
+        Ok(self.parts.store.processes().await?)
+    }
+
+    async fn follow(&self, process: &str) -> Result<(), HostError> {
+        Ok(self.parts.store.follow(process).await?)
+    }
+
     async fn draining(&self) -> Result<bool, HostError> {
         Ok(self.parts.store.draining().await?)
     }
@@ -265,7 +278,7 @@ impl Host for Drivers {
             return Ok(());
         }
         let state = State::New { since: Timestamp::now() };
-        let handle = self.drive(request, state, Origin::Request);
+        let handle = self.drive(request, state, self.parts.clock.now(), Origin::Request);
         handle.tell(What::Accepted).await;
         Ok(())
     }

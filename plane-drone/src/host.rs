@@ -38,6 +38,10 @@ pub struct LiveBackend {
 pub trait Host: Send + Sync + 'static {
     /// A name of this memory, made with it.
     async fn nonce(&self) -> Result<String, HostError>;
+    /// The names of the processes that had this memory before, as far as they are remembered.
+    async fn processes(&self) -> Result<Vec<String>, HostError>;
+    /// Remembers that a process has this memory from now on.
+    async fn follow(&self, process: &str) -> Result<(), HostError>;
     /// Whether the drone takes no more backends.
     async fn draining(&self) -> Result<bool, HostError>;
     /// Remembers whether the drone takes no more backends.

@@ -18,7 +18,7 @@ pub mod route;
 pub mod store;
 
 use agent::{Agent, AgentError, Identity};
-use backend::{Drivers, Parts, machine::Limits};
+use backend::{BootClock, Drivers, Parts, machine::Limits};
 use cert::Served;
 use config::{AgentConfig, AgentIp, CertConfig, DroneConfig};
 use engine::DockerEngine;
@@ -125,17 +125,18 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
         let nats = Nats::connect(&config.nats, "plane-drone", &prefix).await?;
         connection.send_replace(Some(nats.clone()));
         tell_log(log, &drone, &nats, tasks);
-        outbox::start(&nats, &store, tasks);
         if let (Some(agent), Some(drivers)) = (&config.agent, drivers) {
             let ip = own_address(&agent.ip).await;
             let cluster = config.cluster_domain.clone();
             let (labels, capacity) = (agent.labels.clone(), agent.capacity.told());
             let identity = Identity { cluster, drone: drone.clone(), ip, labels, capacity };
-            let (host, timing, chance) = (drivers, agent.timing(), Chance::system());
+            let (nats, host, timing, chance) = (nats.clone(), drivers, agent.timing(), Chance::system());
             let certificate = config.https_port().map(|_| served);
             Agent::start(agent::Parts { identity, nats, host, fence, certificate, timing, clock, chance }, tasks)
                 .await?;
         }
+        // What waits there is told in the drone's name, so not before this process is the drone.
+        outbox::start(&nats, &store, tasks);
         stop.cancelled().await;
         Ok(())
     };
@@ -182,6 +183,7 @@ async fn take_up(
         nats,
         tasks: tasks.clone(),
         fence,
+        clock: BootClock::of_machine(Clock::machine()),
     })
     .await
 }

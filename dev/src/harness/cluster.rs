@@ -13,7 +13,7 @@ use plane_core::{
 };
 use plane_drone::cert::Files;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU64,
     process::Command,
     time::{Duration, Instant},
@@ -47,6 +47,8 @@ pub struct Cluster {
     pub cert: String,
     /// What stands in the `[proxy]` of each drone that is added.
     pub proxy: String,
+    /// The address that each drone that is added tells as its own.
+    pub ip: IpAddr,
     image: String,
     http_port: u16,
     https: bool,
@@ -124,6 +126,7 @@ impl Cluster {
             nats,
             cert: String::new(),
             proxy: settings.proxy,
+            ip: Ipv4Addr::LOCALHOST.into(),
             image,
             http_port: settings.http_port,
             https: settings.https,
@@ -216,8 +219,8 @@ impl Cluster {
         let (hosts, link) = self.way_to_nats().await?;
         let config = format!(
             "drone_id = \"{id}\"\ndb_path = {database:?}\ncluster_domain = \"{}\"\n[nats]\nhosts = {hosts:?}\n\
-             [agent]\nip = \"127.0.0.1\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n{}",
-            self.name, self.http_port, self.proxy,
+             [agent]\nip = \"{}\"\n{agent}\n[proxy]\nbind_ip = \"127.0.0.1\"\nhttp_port = {}\nallow_path_routing = true\n{}",
+            self.name, self.ip, self.http_port, self.proxy,
         );
         let pair = self.folder.path().join(format!("{name}-cert"));
         let files = self.https.then(|| Files::new(pair.join("key.pem"), pair.join("cert.pem")));

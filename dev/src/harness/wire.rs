@@ -79,3 +79,63 @@ async fn reply(stream: &mut BufReader<TcpStream>) -> Result<String> {
         }
     }
 }
+
+/// Asks again and again on one subject, and hears all who answer.
+#[derive(Debug)]
+pub struct Asker {
+    stream: BufReader<TcpStream>,
+    subject: String,
+    asked: usize,
+}
+
+impl Asker {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn connect(server: &str, subject: &str) -> Result<Self> {
+        let address = server.strip_prefix("nats://").context("not a NATS URL")?;
+        let mut stream = BufReader::new(TcpStream::connect(address).await?);
+        stream.write_all(b"CONNECT {\"verbose\":false}\r\nSUB cli.inbox.asker 1\r\n").await?;
+        Ok(Self { stream, subject: subject.to_owned(), asked: 0 })
+    }
+
+    /// Asks once more.
+    ///
+    /// # Errors
+    /// Where the connection is gone.
+    pub async fn ask(&mut self, payload: &[u8]) -> Result<()> {
+        let head = format!("PUB {} cli.inbox.asker {}\r\n", self.subject, payload.len());
+        self.stream.write_all(&[head.as_bytes(), payload, b"\r\n"].concat()).await?;
+        self.asked += 1;
+        Ok(())
+    }
+
+    /// Waits until there are as many answers as questions, and gives by how many there are more than that by now.
+    ///
+    /// # Errors
+    /// Where there are fewer within 10 s.
+    pub async fn too_many_answers(mut self) -> Result<usize> {
+        let counted = async {
+            let (mut answers, mut asked_for_the_rest, mut line) = (0, false, String::new());
+            loop {
+                if answers >= self.asked && !asked_for_the_rest {
+                    self.stream.write_all(b"PING\r\n").await?;
+                    asked_for_the_rest = true;
+                }
+                line.clear();
+                if self.stream.read_line(&mut line).await? == 0 {
+                    bail!("the server closed the connection");
+                }
+                if line.starts_with("MSG ") {
+                    answers += 1;
+                } else if line.starts_with("PONG") {
+                    return Ok(answers - self.asked);
+                } else if line.starts_with("PING") {
+                    self.stream.write_all(b"PONG\r\n").await?;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), counted).await.context("fewer answers than questions")?
+    }
+}

@@ -79,7 +79,7 @@ impl Sim {
             given.filter(|(_, backend)| backend.is_live()).map(|(id, _)| id.clone()).collect()
         };
         let mut live = BTreeSet::new();
-        for machine in lock(&self.machines).iter() {
+        for machine in lock(&self.machines).iter().filter(|machine| !machine.retired) {
             let Kind::Drone { id, disk, .. } = &machine.kind else { continue };
             let disk = lock(disk);
             let going = disk.rows.iter().filter(|(_, row)| !matches!(row.phase, Phase::Ended { .. }));

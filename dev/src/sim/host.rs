@@ -34,9 +34,11 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const REAP_EVERY: Duration = Duration::from_secs(5);
 
 /// What survives the process of a drone.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     pub(super) nonce: String,
+    /// The processes that had it, oldest first.
+    processes: Vec<String>,
     pub(super) draining: bool,
     pub(super) rows: BTreeMap<BackendId, Row>,
     refused: BTreeSet<BackendId>,
@@ -333,6 +335,15 @@ fn announced(row: &Row) -> AnnouncedBackend {
 impl Host for SimHost {
     async fn nonce(&self) -> Result<String, HostError> {
         Ok(lock(&self.disk).nonce.clone())
+    }
+
+    async fn processes(&self) -> Result<Vec<String>, HostError> {
+        Ok(lock(&self.disk).processes.clone())
+    }
+
+    async fn follow(&self, process: &str) -> Result<(), HostError> {
+        self.write(|disk| disk.processes.push(process.to_owned())).await;
+        Ok(())
     }
 
     async fn draining(&self) -> Result<bool, HostError> {

@@ -34,6 +34,8 @@ pub(super) struct Machine {
     /// By how many milliseconds its time of day is off.
     pub(super) offset: Arc<AtomicI64>,
     pub(super) process: Option<Process>,
+    /// Nothing is started on it any more, and what is on it does not count.
+    pub(super) retired: bool,
 }
 
 /// What runs on a machine.
@@ -60,14 +62,19 @@ pub(super) fn cluster() -> ClusterName {
 
 impl Machine {
     pub(super) fn controller() -> Self {
-        Self { kind: Kind::Controller, offset: Arc::default(), process: None }
+        Self { kind: Kind::Controller, offset: Arc::default(), process: None, retired: false }
     }
 
     pub(super) fn drone(number: usize, capacity: Option<Capacity>) -> Option<Self> {
         let id = format!("drone-{number}").parse().ok()?;
         let disk = Disk::new(format!("memory-{number}"));
+        Some(Self::with_disk(id, disk, capacity))
+    }
+
+    /// A machine of a drone that remembers what is on a disk.
+    pub(super) fn with_disk(id: DroneId, disk: Disk, capacity: Option<Capacity>) -> Self {
         let kind = Kind::Drone { id, disk: Arc::new(Mutex::new(disk)), capacity };
-        Some(Self { kind, offset: Arc::default(), process: None })
+        Self { kind, offset: Arc::default(), process: None, retired: false }
     }
 }
 
@@ -96,7 +103,7 @@ impl Sim {
 
     /// Starts a machine's process, where none runs.
     pub(super) fn start(self: &Arc<Self>, machine: usize) {
-        if self.lives(machine) {
+        if self.lives(machine) || lock(&self.machines)[machine].retired {
             return;
         }
         let process = self.processes.add();
@@ -138,16 +145,16 @@ impl Sim {
                 self.processes.spawn(process, async move {
                     let mut connection = nats.connection();
                     let _ = connection.wait_for(|connection| connection.up).await;
-                    host.tell(nats.clone());
-                    let certificate = None;
-                    let parts = Parts { identity, nats, host, fence: gate, certificate, timing, clock, chance };
-                    match Agent::start(parts, &own).await {
-                        Ok(agent) => own
-                            .stop_token()
-                            .run_until_cancelled(std::future::pending::<()>())
-                            .await
-                            .unwrap_or_else(|| drop(agent)),
-                        Err(error) => sim.note(format_args!("the drone ends: {error}")),
+                    let (certificate, outbox, stop) = (None, nats.clone(), own.stop_token());
+                    let (memory, fence) = (host.clone(), gate);
+                    let parts = Parts { identity, nats, host, fence, certificate, timing, clock, chance };
+                    match stop.run_until_cancelled(Agent::start(parts, &own)).await {
+                        Some(Ok(_)) => {
+                            memory.tell(outbox);
+                            stop.cancelled().await;
+                        }
+                        Some(Err(error)) => sim.note(format_args!("the drone ends: {error}")),
+                        None => {}
                     }
                     sim.exited(process);
                 });

@@ -153,6 +153,10 @@ pub struct Assignment {
     /// The drone has persisted the request and may start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
+    /// Beside `accepted`: a nonce of the process of the drone that did. Of several that go by its id, only that one may
+    /// start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// A controller took it back; nobody may start it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
@@ -173,6 +177,7 @@ impl Assignment {
             lock_assignment: (),
             lock: None,
             accepted: false,
+            instance: None,
             withdrawn: false,
             memory_bytes: None,
             cpu_percent: None,

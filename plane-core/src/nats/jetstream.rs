@@ -265,4 +265,8 @@ impl Transport for JetStream {
         let settled = self.settled();
         if settled.connects == connects { settled.server.clone() } else { self.client.server_info().server_id }
     }
+
+    fn largest_message(&self) -> usize {
+        self.client.max_payload()
+    }
 }

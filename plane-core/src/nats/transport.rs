@@ -106,4 +106,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
     fn connection(&self) -> watch::Receiver<Connection>;
     /// Which server this is connected to.
     fn server(&self) -> String;
+    /// The most bytes that a message may have there; what a server takes if nobody configures it.
+    fn largest_message(&self) -> usize {
+        1024 * 1024
+    }
 }

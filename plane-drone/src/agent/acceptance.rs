@@ -1,6 +1,7 @@
 //! The entry by which a drone takes a backend, and how it is found out whether it stands in the log.
 
 use super::Agent;
+use crate::lease::Instance;
 use plane_core::{
     message::{
         schedule::SpawnRequest,
@@ -28,7 +29,7 @@ impl Agent {
             match self.nats.publish_expecting(subject.clone(), &entry, expected).await {
                 Ok(_) => return Some(server),
                 Err(NatsError::WrongSequence(_)) => match self.nats.last(StreamName::State, &subject).await {
-                    Ok(found) => return found.filter(|found| is_own(&found.payload, &entry)).map(|_| server),
+                    Ok(found) => return found.filter(|found| self.wrote(&found.payload, &entry)).map(|_| server),
                     Err(error) => tracing::debug!(%error, "what came of an acceptance is not known yet"),
                 },
                 Err(error) => tracing::debug!(%error, "an acceptance is not written yet"),
@@ -46,7 +47,9 @@ impl Agent {
             let server = self.nats.server();
             match self.nats.last(StreamName::State, &subject).await {
                 Ok(Some(found)) if Some(found.sequence) == request.assignment_seq => {}
-                Ok(found) => return found.filter(|found| is_own(&found.payload, &entry)).map(|_| server),
+                Ok(found) => {
+                    return found.filter(|found| self.may_have_written(&found.payload, &entry)).map(|_| server);
+                }
                 Err(error) => tracing::debug!(%error, "what came of an acceptance is not known yet"),
             }
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -59,6 +62,7 @@ impl Agent {
         let assignment = Assignment {
             lock,
             accepted: true,
+            instance: Some(self.instance.to_string()),
             memory_bytes: limits.memory_limit_bytes.map(std::num::NonZeroU64::get),
             cpu_percent: limits.cpu_period_percent.map(|percent| percent.get().into()),
             ..Assignment::to(self.identity.drone.clone(), request.bearer_token.clone())
@@ -66,19 +70,36 @@ impl Agent {
         let message = BackendMessage::Assignment(assignment);
         StateEntry::backend(request.cluster.clone(), request.backend_id.clone(), message)
     }
+
+    /// Whether what stands in the log is what this process wrote. Another one that goes by this drone's id writes the
+    /// same, but for its own name.
+    fn wrote(&self, found: &[u8], written: &StateEntry) -> bool {
+        acceptance_in(found, written).is_some_and(|name| name.is_some_and(|name| name == self.instance.to_string()))
+    }
+
+    /// Whether it is what this process or an earlier one with its memory wrote. Drones that did not name themselves, and
+    /// controllers that enter what was announced, name none.
+    fn may_have_written(&self, found: &[u8], written: &StateEntry) -> bool {
+        acceptance_in(found, written).is_some_and(|name| {
+            name.is_none_or(|name| Instance::read(&name).is_some_and(|other| other.remembers_with(&self.instance)))
+        })
+    }
 }
 
-/// Whether what stands in the log says the same as what this drone wrote: nobody else writes acceptances for it.
-fn is_own(found: &[u8], written: &StateEntry) -> bool {
-    let assignment = |entry: &StateEntry| match &entry.body {
-        EntryBody::BackendMessage(entry) => match &entry.message {
-            BackendMessage::Assignment(assignment) => Some(assignment.clone()),
+/// Who accepted, where what stands in the log is an acceptance of the same drone for the same hold.
+fn acceptance_in(found: &[u8], written: &StateEntry) -> Option<Option<String>> {
+    let found = assignment(serde_json::from_slice(found).ok()?)?;
+    let written = assignment(written.clone())?;
+    let same = found.drone == written.drone && found.lock == written.lock;
+    (found.accepted && !found.withdrawn && same).then_some(found.instance)
+}
+
+fn assignment(entry: StateEntry) -> Option<Assignment> {
+    match entry.body {
+        EntryBody::BackendMessage(entry) => match entry.message {
+            BackendMessage::Assignment(assignment) => Some(assignment),
             BackendMessage::State(_) => None,
         },
         EntryBody::DroneMessage(_) | EntryBody::LockMessage(_) | EntryBody::AcmeMessage(_) => None,
-    };
-    let found = serde_json::from_slice::<StateEntry>(found).ok().and_then(|entry| assignment(&entry));
-    found.zip(assignment(written)).is_some_and(|(found, written)| {
-        found.accepted && !found.withdrawn && found.drone == written.drone && found.lock == written.lock
-    })
+    }
 }

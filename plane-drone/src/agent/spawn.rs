@@ -1,7 +1,7 @@
 //! Offers of backends: whether there is room, what was remembered, and what is begun once the log says that it is this
 //! drone's.
 
-use super::Agent;
+use super::{Agent, Life};
 use crate::host::{HostError, Offered};
 use plane_core::{
     id::BackendId,
@@ -124,8 +124,17 @@ impl Agent {
         if self.identity.capacity.is_some_and(|capacity| !wanted.fits(&capacity)) {
             return Err("full");
         }
+        Ok(self.place(&mut life, request))
+    }
+
+    /// Keeps room for a backend that was taken already, whatever stands against others.
+    pub(super) fn keep_room(self: &Arc<Self>, request: &SpawnRequest) -> Place {
+        self.place(&mut self.life(), request)
+    }
+
+    fn place(self: &Arc<Self>, life: &mut Life, request: &SpawnRequest) -> Place {
         life.deciding.insert(request.backend_id.clone(), Room::of(request));
-        Ok(Place { agent: self.clone(), backend: request.backend_id.clone() })
+        Place { agent: self.clone(), backend: request.backend_id.clone() }
     }
 
     /// Accepts a backend that is remembered, and begins with it; or finds that somebody else decided otherwise, and

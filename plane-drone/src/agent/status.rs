@@ -42,7 +42,7 @@ impl Agent {
     }
 
     /// The drone's state, and how many backends run.
-    fn state(&self) -> (DroneState, usize) {
+    pub(super) fn state(&self) -> (DroneState, usize) {
         let life = self.life();
         // Looked at together: what begins meanwhile is among one of the two.
         let running = self.host.live().len();
@@ -99,6 +99,9 @@ impl Agent {
             }
         }
         self.life().stopping = true;
+        if self.life().unheard {
+            return;
+        }
         self.say().await;
         let _ = tokio::time::timeout(Duration::from_secs(1), self.nats.flush()).await;
     }

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use plane_core::{
-    message::{drone::AnnouncedBackend, schedule::SpawnRequest},
+    message::{
+        drone::{AnnouncedBackend, DroneState},
+        state::{Assignment, BackendMessage, StateEntry},
+    },
     nats::{Connection, From, Incoming, Stored, StreamConfig, StreamInfo, StreamName, Transport},
     world::Entry,
 };
@@ -15,16 +18,30 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A host that remembers whether it drains, slowly where it does, and that panics when it is offered something.
+mod lease;
+
+/// A host that remembers whether it drains, slowly where it does, and that panics when it is offered something, where it
+/// is not to take it.
 #[derive(Default)]
 struct OddHost {
     draining: AtomicBool,
+    takes: bool,
+    undecided: Vec<SpawnRequest>,
+    begun: Mutex<Vec<BackendId>>,
+    processes: Mutex<Vec<String>>,
 }
 
 #[async_trait]
 impl Host for OddHost {
     async fn nonce(&self) -> Result<String, HostError> {
         Ok("nonce".to_owned())
+    }
+    async fn processes(&self) -> Result<Vec<String>, HostError> {
+        Ok(self.processes.lock().unwrap().clone())
+    }
+    async fn follow(&self, process: &str) -> Result<(), HostError> {
+        self.processes.lock().unwrap().push(process.to_owned());
+        Ok(())
     }
     async fn draining(&self) -> Result<bool, HostError> {
         Ok(self.draining.load(Ordering::Relaxed))
@@ -37,16 +54,18 @@ impl Host for OddHost {
         Ok(())
     }
     async fn offer(&self, _: &SpawnRequest) -> Result<Offered, HostError> {
-        panic!("on purpose")
+        assert!(self.takes, "on purpose");
+        Ok(Offered::New)
     }
     async fn discard(&self, _: &BackendId) -> Result<(), HostError> {
         Ok(())
     }
-    async fn begin(&self, _: SpawnRequest) -> Result<(), HostError> {
+    async fn begin(&self, request: SpawnRequest) -> Result<(), HostError> {
+        self.begun.lock().unwrap().push(request.backend_id);
         Ok(())
     }
     async fn undecided(&self) -> Result<Vec<SpawnRequest>, HostError> {
-        Ok(Vec::new())
+        Ok(self.undecided.clone())
     }
     fn live(&self) -> Vec<LiveBackend> {
         Vec::new()
@@ -66,29 +85,58 @@ impl Host for OddHost {
     async fn all_told(&self) {}
 }
 
-/// A connection on which nobody listens.
-#[derive(Debug)]
-struct Nobody;
+/// A connection on which nobody listens, and a log.
+#[derive(Debug, Default)]
+struct Nobody {
+    /// The newest entry of each subject.
+    log: Mutex<HashMap<String, Stored>>,
+    /// On what was published, asked and listened.
+    said: Mutex<Vec<String>>,
+}
+
+impl Nobody {
+    fn put(&self, subject: String, payload: Bytes) -> u64 {
+        let mut log = self.log.lock().unwrap();
+        let sequence = log.values().map(|stored| stored.sequence).max().unwrap_or(0) + 1;
+        log.insert(subject.clone(), Stored { subject, sequence, time: Timestamp::now(), payload });
+        sequence
+    }
+
+    fn note(&self, subject: &str) {
+        self.said.lock().unwrap().push(subject.to_owned());
+    }
+
+    fn has_said(&self, end: &str) -> bool {
+        self.said.lock().unwrap().iter().any(|subject| subject.ends_with(end))
+    }
+}
 
 #[async_trait]
 impl Transport for Nobody {
-    async fn publish(&self, _: String, _: Bytes) -> Result<(), NatsError> {
+    async fn publish(&self, subject: String, _: Bytes) -> Result<(), NatsError> {
+        self.note(&subject);
         Ok(())
     }
     async fn request(&self, subject: String, _: Bytes, _: Duration) -> Result<Bytes, NatsError> {
+        self.note(&subject);
         Err(NatsError::NoResponders(subject))
     }
-    async fn subscribe(&self, _: &str, _: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+    async fn subscribe(&self, subject: &str, _: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+        self.note(subject);
         Ok(stream::pending().boxed())
     }
     async fn flush(&self) -> Result<(), NatsError> {
         Ok(())
     }
-    async fn store(&self, _: String, _: Bytes, _: Option<u64>) -> Result<u64, NatsError> {
-        std::future::pending().await
+    async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
+        let last = self.log.lock().unwrap().get(&subject).map_or(0, |stored| stored.sequence);
+        if expected.is_some_and(|expected| expected != last) {
+            return Err(NatsError::WrongSequence(subject));
+        }
+        Ok(self.put(subject, payload))
     }
-    async fn last(&self, _: StreamName, _: &str) -> Result<Option<Stored>, NatsError> {
-        Ok(None)
+    async fn last(&self, _: StreamName, subject: &str) -> Result<Option<Stored>, NatsError> {
+        Ok(self.log.lock().unwrap().get(subject).cloned())
     }
     async fn get(&self, _: StreamName, _: u64) -> Result<Option<Stored>, NatsError> {
         Ok(None)
@@ -118,8 +166,8 @@ impl Transport for Nobody {
     }
 }
 
-async fn agent() -> (Arc<Agent>, Arc<OddHost>) {
-    let (host, clock) = (Arc::new(OddHost::default()), Clock::machine());
+/// What an agent of the drone `d` is made of.
+fn parts(host: &Arc<OddHost>, nobody: &Arc<Nobody>, clock: Clock) -> Parts {
     let timing = Timing { lease: Duration::from_secs(10), fence: Duration::from_secs(45) };
     let identity = Identity {
         cluster: "plane.test".parse().unwrap(),
@@ -128,17 +176,29 @@ async fn agent() -> (Arc<Agent>, Arc<OddHost>) {
         labels: BTreeMap::new(),
         capacity: Some(Capacity { max_backends: Some(1), memory_bytes: None, cpus: None }),
     };
-    let parts = Parts {
+    Parts {
         identity,
-        nats: Nats::over(Arc::new(Nobody)),
+        nats: Nats::over(nobody.clone()),
         host: host.clone(),
         fence: Arc::new(Fence::closed(clock.clone(), timing.fence)),
         certificate: None,
         timing,
         clock,
         chance: Chance::system(),
-    };
-    (Agent::start(parts, &Tasks::new()).await.unwrap(), host)
+    }
+}
+
+fn request(id: &str) -> SpawnRequest {
+    serde_json::from_value(serde_json::json!({
+        "cluster": "plane.test", "drone_id": "d", "max_idle_secs": 1, "backend_id": id, "metadata": {},
+        "executable": {"image": "i", "env": {}, "resource_limits": {}},
+    }))
+    .unwrap()
+}
+
+async fn agent() -> (Arc<Agent>, Arc<OddHost>) {
+    let (host, nobody) = (Arc::default(), Arc::default());
+    (Agent::start(parts(&host, &nobody, Clock::machine()), &Tasks::new()).await.unwrap(), host)
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,12 +214,32 @@ async fn of_two_drains_at_once_the_one_that_is_remembered_holds() {
 async fn a_host_that_panics_takes_no_room_for_good() {
     let (agent, _) = agent().await;
     for id in ["a", "b"] {
-        let request: SpawnRequest = serde_json::from_value(serde_json::json!({
-            "cluster": "plane.test", "drone_id": "d", "max_idle_secs": 1, "backend_id": id, "metadata": {},
-            "executable": {"image": "i", "env": {}, "resource_limits": {}},
-        }))
-        .unwrap();
-        assert!(AssertUnwindSafe(agent.clone().spawn(request)).catch_unwind().await.is_err(), "{id} was refused");
+        assert!(AssertUnwindSafe(agent.clone().spawn(request(id))).catch_unwind().await.is_err(), "{id} was refused");
         assert!(agent.life().deciding.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drone_that_drains_is_not_drained_before_earlier_offers_are_decided() {
+    let nobody = Arc::new(Nobody::default());
+    let offered = SpawnRequest { assignment_seq: Some(1), ..request("offered") };
+    let assigned = Assignment::to("d".parse().unwrap(), None);
+    let entry = StateEntry::backend(
+        "plane.test".parse().unwrap(),
+        "offered".parse().unwrap(),
+        BackendMessage::Assignment(assigned),
+    );
+    assert_eq!(nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into()), 1);
+    let host = OddHost { undecided: vec![offered], draining: AtomicBool::new(true), ..OddHost::default() };
+    let agent = Agent::start(parts(&Arc::new(host), &nobody, Clock::machine()), &Tasks::new()).await.unwrap();
+    // Nobody has decided about it.
+    for _ in 0..10 {
+        assert_eq!(agent.state().0, DroneState::Draining);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let withdrawn = Assignment { withdrawn: true, ..Assignment::to("d".parse().unwrap(), None) };
+    let entry = StateEntry::backend(entry.cluster, "offered".parse().unwrap(), BackendMessage::Assignment(withdrawn));
+    nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(agent.state().0, DroneState::Drained);
 }

@@ -2,7 +2,7 @@
 //! What its acts bring back comes in as new signals.
 
 use super::{
-    Parts,
+    Entered, Parts,
     machine::{Action, Event, Report, State, What, step},
     probe, watch,
 };
@@ -52,6 +52,8 @@ pub(super) struct Driver {
     parts: Arc<Parts>,
     request: Arc<SpawnRequest>,
     state: State,
+    /// When that was entered: its deadline runs since then.
+    entered: Entered,
     reported: Arc<std::sync::Mutex<(BackendState, Timestamp)>>,
     signals: mpsc::Sender<Signal>,
     waiting: mpsc::Receiver<Signal>,
@@ -70,7 +72,7 @@ impl Driver {
     pub(super) fn new(
         parts: Arc<Parts>,
         request: Arc<SpawnRequest>,
-        state: State,
+        (state, entered): (State, Entered),
         reported: Arc<std::sync::Mutex<(BackendState, Timestamp)>>,
         signals: mpsc::Sender<Signal>,
         waiting: mpsc::Receiver<Signal>,
@@ -79,7 +81,20 @@ impl Driver {
         let life = parts.tasks.child();
         let phase = life.child();
         let container = Arc::default();
-        Self { parts, request, state, reported, signals, waiting, ended, life, phase, container, lines_done: None }
+        Self {
+            parts,
+            request,
+            state,
+            entered,
+            reported,
+            signals,
+            waiting,
+            ended,
+            life,
+            phase,
+            container,
+            lines_done: None,
+        }
     }
 
     fn id(&self) -> &BackendId {
@@ -96,7 +111,7 @@ impl Driver {
             let left = self
                 .state
                 .deadline(&self.parts.limits)
-                .map(|deadline| (deadline.kind, deadline.left(Timestamp::now())));
+                .map(|deadline| (deadline.kind, self.parts.clock.left(&self.entered, deadline.limit)));
             let passed = async {
                 match left {
                     Some((kind, left)) => {
@@ -123,9 +138,11 @@ impl Driver {
         for action in &actions {
             self.route(action);
         }
+        // Steps within a state go on with its time.
+        let entered = if next.since() == self.state.since() { self.entered.clone() } else { self.parts.clock.now() };
         let say: Vec<Outgoing> = actions.iter().filter_map(|action| self.to_say(action)).collect();
         if !say.is_empty() || !self.state.is_as_durable_as(&next) {
-            while let Err(error) = self.parts.store.persist(self.id(), &next, &say).await {
+            while let Err(error) = self.parts.store.persist(self.id(), &next, &entered, &say).await {
                 tracing::error!(backend = %self.id(), %error, "a state cannot be written; trying again");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -134,7 +151,7 @@ impl Driver {
             self.phase.stop_token().cancel();
             self.phase = self.life.child();
         }
-        self.state = next;
+        (self.state, self.entered) = (next, entered);
         if let Some(reported) = self.state.reported() {
             *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = reported;
         }

@@ -13,7 +13,7 @@
 #[cfg(test)]
 mod tests;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use plane_core::message::backend::BackendState;
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, time::Duration};
@@ -148,18 +148,8 @@ pub enum DeadlineKind {
 pub struct Deadline {
     /// What for.
     pub kind: DeadlineKind,
-    /// Since when it runs, by the wall clock.
-    pub since: Timestamp,
-    /// How long it runs.
+    /// How long it runs since the state was entered; no time of day decides about that.
     pub limit: Duration,
-}
-
-impl Deadline {
-    /// What is left at `now`: never more than the limit, wherever the wall clock was set to meanwhile.
-    pub fn left(&self, now: Timestamp) -> Duration {
-        let passed = now.duration_since(self.since).max(SignedDuration::ZERO).unsigned_abs();
-        self.limit.saturating_sub(passed)
-    }
 }
 
 /// A container, as a look at it found it.
@@ -365,7 +355,7 @@ impl State {
             Self::Cleaning { attempt, .. } => (DeadlineKind::Remove, attempt.limit()),
             Self::Ready { .. } | Self::Gone { .. } => return None,
         };
-        Some(Deadline { kind, since: self.since(), limit })
+        Some(Deadline { kind, limit })
     }
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// One script a version; a file of version n has had the first n of them.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     -- A backend, its request and its state as JSON; when its life was over, in ms since 1970.
@@ -14,6 +14,8 @@ const MIGRATIONS: [&str; 2] = [
 ",
     // Backends that are not known here and that the log gave to this drone: given up, and never to be started.
     "CREATE TABLE refused (id TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;",
+    // When a backend's state was entered, on the clock of a boot of the machine, as JSON.
+    "ALTER TABLE backend ADD COLUMN entered TEXT;",
 ];
 
 /// Brings a file up to this version. FULL: what is committed survives a loss of power.

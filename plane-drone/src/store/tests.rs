@@ -1,6 +1,13 @@
 use super::*;
-use crate::backend::machine::{Event, What, step};
-use plane_core::message::backend::{BackendState, LogKind};
+use crate::backend::{
+    Entered,
+    machine::{Event, State, What, step},
+};
+use jiff::Timestamp;
+use plane_core::message::{
+    backend::{BackendState, LogKind, LogLine},
+    schedule::SpawnRequest,
+};
 
 fn request(id: &str) -> SpawnRequest {
     serde_json::from_value(serde_json::json!({
@@ -16,6 +23,10 @@ fn line(id: &str, text: &str) -> Outgoing {
 
 fn new() -> State {
     State::New { since: Timestamp::now() }
+}
+
+fn entered() -> Entered {
+    serde_json::from_value(serde_json::json!({"boot": "b", "at_ms": 7})).unwrap()
 }
 
 fn gone(state: State) -> State {
@@ -34,16 +45,17 @@ async fn what_is_written_is_there_after_a_restart() {
         assert_eq!(store.insert(&request("a"), &new()).await.unwrap(), Inserted::Known);
         store.insert(&request("b"), &new()).await.unwrap();
         let (state, _) = step(new(), Event { time: Timestamp::now(), what: What::Accepted });
-        store.persist(&"a".parse().unwrap(), &state, &[line("a", "1"), line("a", "2")]).await.unwrap();
+        store.persist(&"a".parse().unwrap(), &state, &entered(), &[line("a", "1"), line("a", "2")]).await.unwrap();
         let over = gone(new());
         assert_eq!(over.reported().unwrap().0, BackendState::ErrorLoading);
-        store.persist(&"b".parse().unwrap(), &over, &[]).await.unwrap();
+        store.persist(&"b".parse().unwrap(), &over, &entered(), &[]).await.unwrap();
         store.set_draining(true).await.unwrap();
         (store.drone_id(None).await.unwrap(), state)
     };
     let store = reopened(&path).await;
     let known = store.unfinished().await.unwrap();
     assert_eq!((known.len(), &known[0].request, &known[0].state), (1, &request("a"), &state));
+    assert_eq!(known[0].entered, Some(entered()));
     assert_eq!(store.ended_since(Timestamp::UNIX_EPOCH).await.unwrap(), ["b".parse().unwrap()]);
     assert_eq!(store.find(&"b".parse().unwrap()).await.unwrap().map(|known| known.request), Some(request("b")));
     assert!(store.draining().await.unwrap());
@@ -78,7 +90,7 @@ async fn one_database_is_one_drones() {
     store.insert(&request("a"), &new()).await.unwrap();
     let error = store.drone_id(Some("two".parse().unwrap())).await.unwrap_err().to_string();
     assert!(error.contains("1 backends of the drone one"), "{error}");
-    store.persist(&"a".parse().unwrap(), &gone(new()), &[]).await.unwrap();
+    store.persist(&"a".parse().unwrap(), &gone(new()), &entered(), &[]).await.unwrap();
     assert_eq!(store.drone_id(Some("two".parse().unwrap())).await.unwrap().as_str(), "two");
 }
 

@@ -1,7 +1,7 @@
 //! The table of transitions, and what holds for every sequence of events.
 
 use super::{Action, Container, DeadlineKind, End, Event, GRACE, Limits, Report, State, What, step};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use plane_core::message::backend::BackendState;
 use proptest::prelude::*;
 use std::{net::IpAddr, time::Duration};
@@ -209,15 +209,6 @@ fn a_restarted_drone_takes_up_where_it_was() {
     let cleaning = || Life::ready().on(exited(0));
     assert_eq!(cleaning().on(found(false, true, 0)).actions, [Action::RemoveContainer]);
     assert!(matches!(cleaning().on(What::Resumed(None)).state, State::Gone { .. }));
-}
-
-#[test]
-fn deadlines_survive_a_clock_that_is_set() {
-    let deadline = Life::starting().state.deadline(&LIMITS).unwrap();
-    let hour = SignedDuration::from_hours(1);
-    assert_eq!(deadline.left(deadline.since - hour), LIMITS.ready);
-    assert_eq!(deadline.left(deadline.since + hour), Duration::ZERO);
-    assert_eq!(deadline.left(deadline.since + SignedDuration::from_secs(10)), Duration::from_secs(20));
 }
 
 #[test]
