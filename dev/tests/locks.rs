@@ -9,14 +9,14 @@ use plane_core::{
         Fault, FaultCode,
         backend::BackendState,
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
-        state::assignment_subject,
+        state::{Assignment, BackendMessage, HeldLock, Holder, LockEntry, StateEntry, assignment_subject},
     },
     nats::{NatsError, StreamName},
     task::Tasks,
 };
 use plane_dev::harness::{Cluster, PATIENCE, QUICK_AGENT, QUICK_SCHEDULER, Settings, get, played, websocket};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -97,6 +97,41 @@ async fn of_many_that_ask_for_a_lock_one_spawns() {
     let env = served.into_iter().flatten().find(|answer| answer.status.is_success()).unwrap().body;
     let env: BTreeMap<String, String> = serde_json::from_str(&env).unwrap();
     assert!(env["PLANE_FENCING_TOKEN"].parse::<u64>().unwrap() > first);
+}
+
+/// Puts into the log that a backend holds a lock whose drone never said whether it took it: it is being decided for ever.
+async fn undecided(cluster: &Cluster, lock: &str) {
+    let held = HeldLock { name: lock.parse().unwrap(), token: 1 };
+    let backend = BackendId::random();
+    let assignment = Assignment { lock: Some(held.clone()), ..Assignment::to(DroneId::random(), None) };
+    let assigned =
+        StateEntry::backend(cluster.name.clone(), backend.clone(), BackendMessage::Assignment(assignment));
+    let holder = Some(Holder { backend, token: held.token });
+    let entry = LockEntry { lock: held.name, holder, last_token: None };
+    for entry in [assigned, StateEntry::lock(cluster.name.clone(), entry)] {
+        cluster.client.publish_expecting(entry.subject(), &entry, 0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn however_many_wait_for_a_lock_all_are_answered_in_time() {
+    const MANY: usize = 1500;
+    let cluster = Cluster::start_as(quick(1, 0)).await.unwrap();
+    undecided(&cluster, "l").await;
+    let request = locked(&cluster, "l");
+    let asked = FetchRequest { cluster: cluster.name.clone(), lock: "l".parse().unwrap() };
+    let spawns = join_all((0..MANY).map(|_| ask(&cluster, &request)));
+    let fetches = join_all((0..MANY).map(|_| cluster.client.request(&asked, Duration::from_secs(10))));
+    let (spawns, fetches) = tokio::join!(spawns, fetches);
+    let errors = spawns.into_iter().filter_map(Result::err).chain(fetches.into_iter().filter_map(Result::err));
+    let mut codes: HashMap<String, usize> = HashMap::new();
+    for error in errors {
+        let NatsError::Fault(fault) = error else { panic!("{error}") };
+        *codes.entry(format!("{:?}", fault.code)).or_default() += 1;
+    }
+    // Those for which there was a place waited for the lock; the others learned in time that there was none.
+    assert_eq!(codes.values().sum::<usize>(), 2 * MANY, "{codes:?}");
+    assert!(codes["LockBusy"] >= 2000 && codes.keys().all(|code| code == "LockBusy" || code == "Unavailable"), "{codes:?}");
 }
 
 #[tokio::test]

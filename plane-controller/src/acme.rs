@@ -1,7 +1,7 @@
 //! Takes the challenge values of certificate authorities into the log, from where the name servers have them.
 
 use crate::{
-    Core, QUEUE_GROUP,
+    Core, QUEUE_GROUP, answered_in_time,
     intake::unavailable,
     log::{self, Written},
 };
@@ -18,21 +18,20 @@ use tokio::time::Instant;
 
 /// How many values of a cluster are kept, the newest: an order needs two, and several drones may order at once.
 const VALUES: usize = 10;
-/// A request is answered within this time.
+/// A request is decided within this time of its arrival.
 const BUDGET: Duration = Duration::from_millis(7500);
 
 /// Serves drones for as long as the result is kept.
 pub(crate) async fn serve(core: &Arc<Core>) -> Result<Serving, NatsError> {
     let own = core.clone();
-    let handler = move |request| {
+    let handler = move |request, arrived| {
         let core = own.clone();
-        async move { set(&core, request).await }
+        answered_in_time(own.clone(), arrived, async move { set(&core, request, arrived + BUDGET).await })
     };
-    core.nats.serve(&core.tasks, "cluster.*.set_acme_record", Some(QUEUE_GROUP), handler).await
+    core.nats.serve_arrived(&core.tasks, "cluster.*.set_acme_record", Some(QUEUE_GROUP), handler).await
 }
 
-async fn set(core: &Core, request: SetAcmeRecord) -> Answer<bool> {
-    let deadline = Instant::now() + BUDGET;
+async fn set(core: &Core, request: SetAcmeRecord, deadline: Instant) -> Answer<bool> {
     let SetAcmeRecord { cluster, value } = request;
     let subject = StateEntry::acme(cluster.clone(), AcmeEntry { value: value.clone(), values: Vec::new() }).subject();
     let sequence = loop {

@@ -1,7 +1,7 @@
 //! Drones tell again what they run: what the log lacks of it is entered again, what the log knows better is answered.
 
 use crate::{
-    Core, QUEUE_GROUP, history,
+    Core, QUEUE_GROUP, answered_in_time, history,
     intake::unavailable,
     log::{self, Written},
     loss,
@@ -28,9 +28,9 @@ const TRIES: usize = 5;
 pub(crate) async fn serve(core: &Arc<Core>) -> Result<Serving, NatsError> {
     let own = core.clone();
     core.nats
-        .serve(&core.tasks, "cluster.*.drone.*.announce", Some(QUEUE_GROUP), move |request| {
+        .serve_arrived(&core.tasks, "cluster.*.drone.*.announce", Some(QUEUE_GROUP), move |request, arrived| {
             let core = own.clone();
-            async move { take(&core, request).await }
+            answered_in_time(own.clone(), arrived, async move { take(&core, request).await })
         })
         .await
 }

@@ -1,7 +1,7 @@
 //! Requests of drones that become log entries: registration, and the states of backends. Only what changed is written.
 
 use crate::{
-    Core, QUEUE_GROUP,
+    Core, QUEUE_GROUP, answered_in_time,
     log::{self, Written},
 };
 use plane_core::{
@@ -24,17 +24,17 @@ pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
     let own = core.clone();
     let register = core
         .nats
-        .serve(&core.tasks, "cluster.*.drone.register", Some(QUEUE_GROUP), move |request| {
+        .serve_arrived(&core.tasks, "cluster.*.drone.register", Some(QUEUE_GROUP), move |request, arrived| {
             let core = own.clone();
-            async move { register(&core, request).await }
+            answered_in_time(own.clone(), arrived, async move { register(&core, request).await })
         })
         .await?;
     let own = core.clone();
     let status = core
         .nats
-        .serve(&core.tasks, "cluster.*.backend.*.status", Some(QUEUE_GROUP), move |report| {
+        .serve_arrived(&core.tasks, "cluster.*.backend.*.status", Some(QUEUE_GROUP), move |report, arrived| {
             let core = own.clone();
-            async move { enter(&core, report).await }
+            answered_in_time(own.clone(), arrived, async move { enter(&core, report).await })
         })
         .await?;
     Ok([register, status])

@@ -29,6 +29,7 @@ use dns::{
     zone::{NAME_SERVER_LABEL, Zone},
 };
 use drones::HeardDrones;
+use futures_util::FutureExt;
 use history::Historian;
 use placement::Use;
 use plane_core::{
@@ -36,7 +37,7 @@ use plane_core::{
     clock::Clock,
     id::{ClusterName, LockName},
     message::{
-        Fault, FaultCode,
+        Answer, Fault, FaultCode,
         log::Component,
         state::{HEARTBEAT_SUBJECT, Heartbeat, Holder},
     },
@@ -63,6 +64,8 @@ pub const INBOX_PREFIX: &str = "controller.inbox";
 pub const STOP_DEADLINE: Duration = Duration::from_secs(9);
 /// After so long without all being read, the streams are made again: one may have been deleted meanwhile.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// When a request that hangs on a slow log is answered all the same, counted from its arrival.
+const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// How much longer a controller without a name server waits before it hands out a name: what it has read of the log the
 /// others have read by then.
@@ -314,6 +317,24 @@ async fn patiently<F: Future<Output = Result<(), NatsError>>>(what: &str, attemp
         tracing::warn!(%error, "{what}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Answers a request that arrived then within 8 s, also where the log is slow. What was begun is brought to its end in a
+/// task of its own where the answer cannot wait for that.
+pub(crate) async fn answered_in_time<T: Send + 'static>(
+    core: Arc<Core>,
+    arrived: Instant,
+    answering: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    // Boxed: it may be large, and would be moved about with each task that it is in.
+    let mut answering = Box::pin(answering);
+    match tokio::time::timeout_at(arrived + ANSWER_LIMIT, &mut answering).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            core.tasks.spawn("what was answered before it was done", answering.map(|_| ()));
+            Err(Fault::new(FaultCode::Unavailable, "the state log is slow; ask again"))
+        }
     }
 }
 

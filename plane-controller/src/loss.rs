@@ -53,6 +53,9 @@ pub(crate) async fn watch(core: Arc<Core>) {
                 Ok(_) => core.catch_up().await,
                 Err(error) => tracing::debug!(%error, "the state log cannot be looked at"),
             }
+            if let Err(error) = tend_told(&core).await {
+                tracing::debug!(%error, "the streams of what backends tell cannot be looked at");
+            }
             tokio::select! {
                 biased;
                 _ = connection.changed() => {}
@@ -79,6 +82,25 @@ pub(crate) async fn compare(core: &Core) -> Result<bool, NatsError> {
             Ok(false)
         }
     }
+}
+
+/// Makes the streams of what backends tell again, where one has been deleted. The public history is written anew from
+/// the log; lines of log that were in the stream are gone.
+async fn tend_told(core: &Core) -> Result<(), NatsError> {
+    if core.streams.is_none() {
+        return Ok(());
+    }
+    for stream in [StreamName::Status, StreamName::Logs] {
+        if core.nats.info(stream).await?.is_some() {
+            continue;
+        }
+        tracing::warn!(stream = stream.as_str(), "the stream is gone; it is made again");
+        core.make_streams().await?;
+        if stream == StreamName::Status {
+            core.history.doubt();
+        }
+    }
+    Ok(())
 }
 
 async fn look(core: &Core) -> Result<Verdict, NatsError> {

@@ -11,13 +11,12 @@ mod place;
 mod turn;
 
 use crate::{
-    Core, QUEUE_GROUP,
+    Core, QUEUE_GROUP, answered_in_time,
     dns::answer,
     history,
     lock::{Standing, standing},
 };
 use decision::{Outcome, decide};
-use futures_util::FutureExt;
 use id::id_for;
 use plane_core::{
     id::BackendId,
@@ -33,48 +32,32 @@ use tokio::time::Instant;
 pub(crate) use turn::Deciding;
 use turn::{Turn, Waiting};
 
-/// A request is decided within this time, and answered within 8 s.
+/// A request is decided within this time of its arrival, and answered within 8 s.
 const BUDGET: Duration = Duration::from_millis(7500);
-/// When a decision that hangs on a slow log is answered all the same.
-const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
 
 /// Serves clients for as long as the result is kept.
 pub(crate) async fn serve(core: &Arc<Core>) -> Result<[Serving; 2], NatsError> {
     let own = core.clone();
     let schedule = core
         .nats
-        .serve(&core.tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request| {
-            schedule_in_time(own.clone(), request)
+        .serve_arrived(&core.tasks, "cluster.*.schedule", Some(QUEUE_GROUP), move |request, arrived| {
+            let deciding = schedule(own.clone(), request, arrived + BUDGET);
+            answered_in_time(own.clone(), arrived, deciding)
         })
         .await?;
     let own = core.clone();
     let fetch = core
         .nats
-        .serve(&core.tasks, "cluster.*.fetch", Some(QUEUE_GROUP), move |request| {
-            let core = own.clone();
-            async move { fetch(&core, request).await }
+        .serve_arrived(&core.tasks, "cluster.*.fetch", Some(QUEUE_GROUP), move |request, arrived| {
+            let fetching = fetch(own.clone(), request, arrived + BUDGET);
+            answered_in_time(own.clone(), arrived, fetching)
         })
         .await?;
     Ok([schedule, fetch])
 }
 
-/// Brings what was begun to its end in a task of its own where the answer cannot wait for that.
-async fn schedule_in_time(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
-    let tasks = core.tasks.clone();
-    // Boxed: it is large, and would be moved about with each task that it is in.
-    let mut deciding = Box::pin(schedule(core, request));
-    match tokio::time::timeout(ANSWER_LIMIT, &mut deciding).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            tasks.spawn("schedule", deciding.map(|_| ()));
-            Err(Fault::new(FaultCode::Unavailable, "the state log is slow; ask again"))
-        }
-    }
-}
-
-async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleResponse> {
+async fn schedule(core: Arc<Core>, request: ScheduleRequest, deadline: Instant) -> Answer<ScheduleResponse> {
     let core = &core;
-    let deadline = Instant::now() + BUDGET;
     let chosen = request.backend_id.clone();
     if let Some(id) = chosen.as_ref().filter(|id| core.reserved_label(&request.cluster) == Some(id.as_str())) {
         let message = format!("backend_id: expected another name; {id} is the cluster's own name server");
@@ -135,8 +118,8 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest) -> Answer<ScheduleR
     }
 }
 
-async fn fetch(core: &Arc<Core>, request: FetchRequest) -> Answer<FetchResponse> {
-    let deadline = Instant::now() + BUDGET;
+async fn fetch(core: Arc<Core>, request: FetchRequest, deadline: Instant) -> Answer<FetchResponse> {
+    let core = &core;
     caught_up(core, deadline).await?;
     loop {
         let mut waiting = Waiting::begin(core, &request.cluster, &request.lock);

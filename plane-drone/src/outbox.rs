@@ -3,11 +3,13 @@
 
 use crate::store::{Outgoing, Store, StoreError};
 use plane_core::{
+    id::BackendId,
     message::FaultCode,
     nats::{Nats, NatsError},
     task::Tasks,
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
+use tokio::time::Instant;
 
 /// Backends of which a message is sent in one round. The next round goes on behind them, so that those whose messages
 /// are stuck keep no others waiting.
@@ -15,6 +17,9 @@ const BATCH: u32 = 256;
 /// How long a controller may take to acknowledge a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a line of log may keep what comes after it waiting while NATS is there: the stream of lines may be gone, or
+/// take nothing more, and the end of a backend is worth more than the words before it.
+const LINE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Empties the outbox for as long as the tasks run; at their end, what is left is tried once more.
 pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
@@ -22,8 +27,9 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
     let wake = store.outbox_news();
     tasks.spawn("outbox", async move {
         let (mut pause, mut after) = (Duration::from_millis(50), 0);
+        let mut refused = Refused::default();
         loop {
-            let round = send_round(&nats, &store, &mut after).await;
+            let round = send_round(&nats, &store, &mut after, &mut refused).await;
             let wait = match round {
                 Round::Empty => {
                     tokio::select! { () = stop.cancelled() => return, () = wake.notified() => {} }
@@ -38,7 +44,7 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
             pause = (pause * 2).min(LONGEST_PAUSE);
             tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(wait) => {} }
         }
-        let _ = send_round(&nats, &store, &mut 0).await;
+        let _ = send_round(&nats, &store, &mut 0, &mut refused).await;
     });
 }
 
@@ -58,7 +64,26 @@ async fn next_batch(store: &Store, after: &mut i64) -> Result<Vec<(i64, Outgoing
     Ok(waiting)
 }
 
-async fn send_round(nats: &Nats, store: &Store, after: &mut i64) -> Round {
+/// Since when each line of log has been refused by a NATS that is there. No more than what is sent in the rounds between
+/// two looks at all backends.
+#[derive(Debug, Default)]
+struct Refused(HashMap<i64, Instant>);
+
+impl Refused {
+    /// Notes what could not be sent, and gives the lines that have been tried for long enough.
+    fn note(&mut self, lines: impl Iterator<Item = i64>, now: Instant) -> Vec<i64> {
+        let old = |number: &i64| now.duration_since(*self.0.entry(*number).or_insert(now)) >= LINE_PATIENCE;
+        let given_up: Vec<i64> = lines.filter(old).collect();
+        self.forget(&given_up);
+        given_up
+    }
+
+    fn forget(&mut self, sent: &[i64]) {
+        sent.iter().for_each(|number| drop(self.0.remove(number)));
+    }
+}
+
+async fn send_round(nats: &Nats, store: &Store, after: &mut i64, refused: &mut Refused) -> Round {
     let waiting = match next_batch(store, after).await {
         Ok(waiting) if waiting.is_empty() => return Round::Empty,
         Ok(waiting) => waiting,
@@ -67,9 +92,26 @@ async fn send_round(nats: &Nats, store: &Store, after: &mut i64) -> Round {
             return Round::Stuck;
         }
     };
+    let lines: Vec<(i64, BackendId)> = waiting
+        .iter()
+        .filter(|(_, message)| matches!(message, Outgoing::Log(_)))
+        .map(|(number, message)| (*number, message.backend().clone()))
+        .collect();
     let sent = waiting.into_iter().map(|(number, message)| send(nats, number, message));
     let sent = futures_util::future::join_all(sent).await;
-    let sent: Vec<i64> = sent.into_iter().flatten().collect();
+    let mut sent: Vec<i64> = sent.into_iter().flatten().collect();
+    if nats.is_connected() {
+        refused.forget(&sent);
+        let left = lines.iter().map(|(number, _)| *number).filter(|number| !sent.contains(number));
+        let given_up = refused.note(left, Instant::now());
+        for (_, backend) in lines.iter().filter(|(number, _)| given_up.contains(number)) {
+            tracing::warn!(%backend, "a line of its log is not taken by NATS; dropped, so that its state can be told");
+        }
+        sent.extend(given_up);
+    } else {
+        // An outage says nothing of the stream.
+        *refused = Refused::default();
+    }
     if sent.is_empty() {
         return Round::Stuck;
     }
@@ -114,6 +156,17 @@ mod tests {
     async fn next(store: &Store, after: &mut i64) -> Vec<String> {
         let batch = next_batch(store, after).await.unwrap();
         batch.iter().map(|(_, message)| message.backend().to_string()).collect()
+    }
+
+    #[test]
+    fn a_line_that_is_refused_is_given_up_in_the_end() {
+        let (mut refused, began) = (Refused::default(), Instant::now());
+        assert!(refused.note([1, 2].into_iter(), began).is_empty());
+        refused.forget(&[2]);
+        assert!(refused.note([1, 2].into_iter(), began + LINE_PATIENCE / 2).is_empty());
+        assert_eq!(refused.note([1, 2].into_iter(), began + LINE_PATIENCE), [1]);
+        // Its number does not come again; one that did would be tried as long.
+        assert!(refused.note([1].into_iter(), began + LINE_PATIENCE).is_empty());
     }
 
     #[tokio::test]

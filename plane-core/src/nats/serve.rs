@@ -6,12 +6,20 @@ use crate::{
     task::Tasks,
 };
 use futures_util::{FutureExt, StreamExt};
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
-use tokio::sync::Semaphore;
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Requests of one subject that are worked on at once; more wait in the subscription.
+/// Requests of one subject that are worked on at once; more wait for a place.
 const CONCURRENT_REQUESTS: usize = 1024;
+/// Requests of one subject that are worked on or wait; more are told at once that there is no place.
+const WAITING_REQUESTS: usize = 8 * CONCURRENT_REQUESTS;
+/// How long a request may wait for a place: what is left then of the 8 s within which it is to be answered is enough to
+/// decide something.
+const PLACE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A subject that is being answered; dropping it ends that. Requests already taken are still answered.
 #[derive(Debug)]
@@ -37,12 +45,31 @@ impl Nats {
         F: Fn(M) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
     {
+        self.serve_arrived(tasks, subject, group, move |request, _| handler(request)).await
+    }
+
+    /// The same for handlers that have to answer within a time from when the request arrived: it may have waited.
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    pub async fn serve_arrived<M, F, Fut>(
+        &self,
+        tasks: &Tasks,
+        subject: &str,
+        group: Option<&str>,
+        handler: F,
+    ) -> Result<Serving, NatsError>
+    where
+        M: Request,
+        F: Fn(M, Instant) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
+    {
         let mut requests = self.transport().subscribe(subject, group).await?;
         let stop = CancellationToken::new();
         let (ended, all_stop) = (stop.clone(), tasks.stop_token());
         let (nats, workers) = (self.clone(), tasks.clone());
         let name: Arc<str> = format!("answer {subject}").into();
-        let places = Arc::new(Semaphore::new(CONCURRENT_REQUESTS));
+        let places = Places::new(CONCURRENT_REQUESTS, WAITING_REQUESTS);
         tasks.spawn(format!("serve {subject}"), async move {
             loop {
                 let message = tokio::select! {
@@ -51,16 +78,59 @@ impl Nats {
                     () = all_stop.cancelled() => break,
                     message = requests.next() => match message { Some(message) => message, None => break },
                 };
-                let Ok(place) = places.clone().acquire_owned().await else { break };
+                let arrived = Instant::now();
+                let Some(waiting) = places.wait() else {
+                    reply::<M::Reply>(&nats, message, &Err(no_place())).await;
+                    continue;
+                };
                 let (nats, handler) = (nats.clone(), handler.clone());
                 workers.spawn(name.clone(), async move {
-                    let answer = answer::<M, _, _>(&message, handler).await;
+                    let answer = match waiting.place(arrived + PLACE_PATIENCE).await {
+                        Some(_place) => answer::<M, _, _>(&message, |request| handler(request, arrived)).await,
+                        None => Err(no_place()),
+                    };
                     reply(&nats, message, &answer).await;
-                    drop(place);
                 });
             }
         });
         Ok(Serving { _stop: stop.drop_guard() })
+    }
+}
+
+fn no_place() -> Fault {
+    Fault::new(FaultCode::Unavailable, "too many requests are being answered; ask again")
+}
+
+/// How many requests are worked on, and how many wait for that.
+#[derive(Debug, Clone)]
+struct Places {
+    working: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+/// A request that may wait for a place; the right to that goes with it.
+struct Waits {
+    working: Arc<Semaphore>,
+    room: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn new(working: usize, waiting: usize) -> Self {
+        Self { working: Arc::new(Semaphore::new(working)), waiting: Arc::new(Semaphore::new(waiting)) }
+    }
+
+    /// Nothing where too many wait already.
+    fn wait(&self) -> Option<Waits> {
+        let room = self.waiting.clone().try_acquire_owned().ok()?;
+        Some(Waits { working: self.working.clone(), room })
+    }
+}
+
+impl Waits {
+    /// A place, where one falls free by then.
+    async fn place(self, deadline: Instant) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let place = tokio::time::timeout_at(deadline, self.working.acquire_owned()).await;
+        Some((place.ok()?.ok()?, self.room))
     }
 }
 
@@ -103,5 +173,24 @@ async fn reply<T: serde::Serialize>(nats: &Nats, message: Incoming, answer: &Ans
         Err(error) => {
             tracing::error!(subject = %message.subject, %error, "a reply could not be written");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_no_place_learns_it_at_once_or_in_time() {
+        let places = Places::new(1, 2);
+        let began = Instant::now();
+        let place = places.wait().unwrap().place(began + PLACE_PATIENCE).await;
+        assert!(place.is_some());
+        let waits = places.wait().unwrap();
+        assert!(places.wait().is_none());
+        assert!(waits.place(began + PLACE_PATIENCE).await.is_none());
+        assert_eq!(began.elapsed(), PLACE_PATIENCE);
+        drop(place);
+        assert!(places.wait().unwrap().place(Instant::now() + PLACE_PATIENCE).await.is_some());
     }
 }
