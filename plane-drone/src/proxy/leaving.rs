@@ -1,10 +1,7 @@
 //! How a peer has left a connection that nobody reads at the moment, since what was read has nowhere to go yet. The
 //! system says so beside what lies unread.
 
-use super::{
-    connection::{Beneath, Watched},
-    tls::Encrypted,
-};
+use super::{connection::Beneath, noted::Noted, tls::Encrypted};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use std::{
@@ -72,7 +69,7 @@ impl<T: Leaving> Leaving for Box<T> {
     }
 }
 
-impl<T: Leaving> Leaving for Watched<T> {
+impl<T: Leaving, N> Leaving for Noted<T, N> {
     fn left(&self) -> Left {
         self.stream.left()
     }
