@@ -28,6 +28,11 @@ fn libraries() -> PathBuf {
 
 /// Runs one part against a drone of its own.
 async fn battery(part: &str) {
+    battery_with(part, "").await;
+}
+
+/// The same, with these keys of the drone's `[proxy]`.
+async fn battery_with(part: &str, keys: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/h2_battery.py");
     let mut command = Command::new("python3");
     command.arg("-B").arg(script).args(["--part", part]).env("PYTHONPATH", libraries());
@@ -37,7 +42,7 @@ async fn battery(part: &str) {
     let first = lines.next_line().await.unwrap().unwrap();
     let backend = first.strip_prefix("backend ").unwrap().parse().unwrap();
     let cluster: ClusterName = "plane.test".parse().unwrap();
-    let lone = LoneDrone::start(&cluster, backend, "").await.unwrap();
+    let lone = LoneDrone::start(&cluster, backend, keys).await.unwrap();
     let front = format!("front {} b.{cluster} {}\n", lone.drone.https().unwrap(), lone.pid().unwrap());
     running.stdin.take().unwrap().write_all(front.as_bytes()).await.unwrap();
     let reading = async {
@@ -68,4 +73,12 @@ async fn requests_and_responses() {
 #[tokio::test]
 async fn floods() {
     battery("floods").await;
+}
+
+/// What `h2_waits.py` takes for granted: every time-out is shorter than what it waits for.
+const SHORT: &str = "[proxy.limits]\nheader_secs = 1\nidle_secs = 1\nbody_secs = 1\nsend_secs = 1";
+
+#[tokio::test]
+async fn quiet_and_slow_ones() {
+    battery_with("waits", SHORT).await;
 }

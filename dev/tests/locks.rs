@@ -104,8 +104,7 @@ async fn undecided(cluster: &Cluster, lock: &str) {
     let held = HeldLock { name: lock.parse().unwrap(), token: 1 };
     let backend = BackendId::random();
     let assignment = Assignment { lock: Some(held.clone()), ..Assignment::to(DroneId::random(), None) };
-    let assigned =
-        StateEntry::backend(cluster.name.clone(), backend.clone(), BackendMessage::Assignment(assignment));
+    let assigned = StateEntry::backend(cluster.name.clone(), backend.clone(), BackendMessage::Assignment(assignment));
     let holder = Some(Holder { backend, token: held.token });
     let entry = LockEntry { lock: held.name, holder, last_token: None };
     for entry in [assigned, StateEntry::lock(cluster.name.clone(), entry)] {
@@ -131,7 +130,10 @@ async fn however_many_wait_for_a_lock_all_are_answered_in_time() {
     }
     // Those for which there was a place waited for the lock; the others learned in time that there was none.
     assert_eq!(codes.values().sum::<usize>(), 2 * MANY, "{codes:?}");
-    assert!(codes["LockBusy"] >= 2000 && codes.keys().all(|code| code == "LockBusy" || code == "Unavailable"), "{codes:?}");
+    assert!(
+        codes["LockBusy"] >= 2000 && codes.keys().all(|code| code == "LockBusy" || code == "Unavailable"),
+        "{codes:?}"
+    );
 }
 
 #[tokio::test]

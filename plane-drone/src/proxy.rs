@@ -2,7 +2,7 @@
 //! path, with tokens checked.
 //!
 //! Everything happens on data threads (`worker`), each with its own listeners (`listen`). A connection meets TLS where
-//! that is configured (`tls`) and is then served (`serve`); what is known of it while it is open is in `connection`. A
+//! that is configured (`tls`) and is then served (`http1`, `http2`, or `serve` with the hyper library); what is known of it while it is open is in `connection`. A
 //! request (`exchange`) is admitted (`admission`: its address, the routes, the backend's token in `auth`), rewritten
 //! (`request`), and sent to its backend (`upstream`, through connections of the `pool`); a `passage` keeps the backend
 //! counted as in use until the last byte. Upgraded connections go through a `tunnel`. Where a request ends early,
@@ -16,12 +16,17 @@ mod auth;
 mod buffer;
 mod connection;
 mod counters;
+mod dial;
 mod exchange;
 mod fair;
+mod files;
 mod http1;
+mod http2;
+mod inbound;
 mod leaving;
 mod limits;
 mod listen;
+mod noted;
 mod origin;
 mod outcome;
 mod page;
@@ -120,8 +125,9 @@ struct Shared {
     counters: Counters,
     /// Where each request is told, if anywhere.
     access_log: Option<AccessLog>,
-    /// Open connections of clients.
+    /// Open connections of clients, and to backends.
     connections: AtomicUsize,
+    backend_connections: AtomicUsize,
     /// Those of each address, where that is limited.
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -155,6 +161,12 @@ impl Proxy {
         let threads = config.threads();
         let access_log = config.access_log.as_ref().map(|target| AccessLog::open(target, tasks)).transpose()?;
         let counters = Counters::new(threads);
+        let limits = Limits::of(config, files::limit());
+        tracing::debug!(
+            connections = limits.connections,
+            backend_connections = limits.backend_connections,
+            "so many connections may be open"
+        );
         let (http_sockets, http) = listen::bind(config.bind_ip, config.http_port, threads)?;
         let https = tls.as_ref().map(|tls| listen::bind(config.bind_ip, tls.port, threads)).transpose()?;
         let shared = Arc::new(Shared {
@@ -162,7 +174,7 @@ impl Proxy {
             routes,
             by_path: config.allow_path_routing,
             passthrough: config.passthrough.map(|address| Upstream::new(address, None)),
-            limits: Limits::of(config),
+            limits,
             trusted: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
             same_site: config.cookie_same_site,
@@ -172,6 +184,7 @@ impl Proxy {
             counters: counters.clone(),
             access_log,
             connections: AtomicUsize::new(0),
+            backend_connections: AtomicUsize::new(0),
             addresses: Mutex::default(),
         });
         let address = https.as_ref().map(|(_, address)| *address);

@@ -11,6 +11,7 @@ FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
 
 
 UNREAD_SECS = 4.0
+TCP_CLOSE = 7
 
 
 class Request:
@@ -108,7 +109,7 @@ class Backend:
         if path == "/silent":
             self._wait_for_end(connection)
             return False
-        if path == "/websocket":
+        if path.startswith("/websocket"):
             return self._websocket(connection, reader, request)
         body, extra, status = b"hello", b"", b"200 OK"
         if path == "/echo":
@@ -125,7 +126,10 @@ class Backend:
         elif path == "/hop":
             extra = b"Connection: X-Own\r\nX-Own: 1\r\nKeep-Alive: timeout=5\r\nX-MiXed: Yes\r\n"
         elif path == "/hints":
-            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nConnection: X-Own\r\nX-Own: 1\r\nKeep-Alive: 5\r\n\r\n")
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </y>\r\n\r\n")
+        elif path.startswith("/hints/"):
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * int(path.split("/")[2]))
         elif path == "/cut":
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
             return False
@@ -171,6 +175,11 @@ class Backend:
             if self._ended(connection):
                 return
 
+    def _wait_for_reset(self, connection):
+        """Says nothing, and waits until the connection is gone altogether: a client's end alone leaves it in CLOSE-WAIT."""
+        while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_CLOSE:
+            time.sleep(0.05)
+
     def _leave_unread(self, connection):
         """Reads nothing for long enough that all buffers on the way are full, then what it takes to see the end."""
         deadline = time.monotonic() + UNREAD_SECS
@@ -193,7 +202,15 @@ class Backend:
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
         )
         while data := reader.read1(65_536):
+            if data.startswith(b"flood "):
+                data = b"x" * int(data.split()[1])
             connection.sendall(data)
+        if request.target == "/websocket/waits":
+            self._wait_for_reset(connection)
+        # Goes on talking to a client that has said all it has to say.
+        while request.target == "/websocket/talks":
+            connection.sendall(b".")
+            time.sleep(0.05)
         return False
 
 

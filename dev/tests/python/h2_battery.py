@@ -15,6 +15,7 @@ import h2_backend
 import h2_floods
 import h2_frames
 import h2_messages
+import h2_waits
 from h2_wire import Connection, PATIENCE_SECS, Tolerated, Wrong
 
 
@@ -81,9 +82,9 @@ def run(context, name, function):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--only", default="", help="cases whose names hold this")
-    arguments.add_argument("--part", choices=["frames", "messages", "floods"], action="append", help="all where none is named")
+    arguments.add_argument("--part", choices=["frames", "messages", "floods", "waits"], action="append", help="all where none is named")
     options = arguments.parse_args()
-    parts = {"frames": h2_frames.CASES, "messages": h2_messages.CASES, "floods": h2_floods.CASES}
+    parts = {"frames": h2_frames.CASES, "messages": h2_messages.CASES, "floods": h2_floods.CASES, "waits": h2_waits.CASES}
     backend = h2_backend.Backend()
     print("backend {}:{}".format(*backend.address), flush=True)
     _, front, authority, pid = sys.stdin.readline().split()

@@ -57,7 +57,7 @@ class Response:
     """What has come on one stream."""
 
     def __init__(self):
-        self.interim, self.fields, self.trailers = [], None, None
+        self.interim, self.hints, self.fields, self.trailers = [], [], None, None
         self.body = bytearray()
         self.ended, self.reset = False, None
 
@@ -235,6 +235,7 @@ class Connection:
             response.trailers = fields
         elif dict(fields)[b":status"].startswith(b"1"):
             response.interim.append(int(dict(fields)[b":status"]))
+            response.hints += fields[1:]
         else:
             response.fields = fields
         response.ended |= ended

@@ -217,7 +217,7 @@ fn what_the_proxy_cannot_do_is_refused() {
         ("limits.request_line_bytes = 70000", "proxy.limits.request_line_bytes: expected proxy.limits.request_line"),
         ("limits.body_bytes = -1", "proxy.limits.body_bytes: expected a whole number from 0"),
         ("limits.idle_secs = 0", "proxy.limits.idle_secs: expected a whole number from 1"),
-        ("limits.odd = 0", "proxy.limits.odd: unknown key; known here: body_bytes, "),
+        ("limits.odd = 0", "proxy.limits.odd: unknown key; known here: backend_connections, "),
     ] {
         let text = faults(&GOOD.replace("[proxy]", &format!("[proxy]\n{keys}")));
         assert!(text.contains(&format!("drone.toml: {fault}")) && !text.contains('\n'), "{keys}: {text}");

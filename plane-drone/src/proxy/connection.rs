@@ -4,22 +4,21 @@
 use super::{
     limits::Limits,
     listen::Place,
+    noted::{Noted, Notes},
     request::Client,
     timers::{CoarseClock, Look, after},
     worker::{Stage, Worker},
 };
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
+    io,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection that nobody uses gives way sooner where places are scarce: this many percent of all are taken.
 const SCARCE_PERCENT: usize = 90;
@@ -212,102 +211,36 @@ fn add(count: &AtomicU32, change: u32) {
 }
 
 /// A stream whose connection is looked at.
-#[derive(Debug)]
-pub(super) struct Watched<T> {
-    pub(super) stream: T,
-    pub(super) activity: Arc<Activity>,
-}
+pub(super) type Watched<T> = Noted<T, Arc<Activity>>;
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let bytes = buffer.filled().len() - before;
-        if bytes > 0 {
-            self.activity.read(bytes);
-        }
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.activity.wrote(&outcome);
-        outcome
+impl Notes for Arc<Activity> {
+    fn read(&self, bytes: usize) {
+        Activity::read(self, bytes);
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.activity.wrote(&outcome);
-        outcome
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        Activity::wrote(self, outcome);
     }
 }
 
 /// The stream beneath TLS. What is handed to TLS may wait there while the client takes nothing; what is written here has
 /// been taken.
+pub(super) type Beneath<T> = Noted<T, Taken>;
+
+/// Notes what a client takes.
 #[derive(Debug)]
-pub(super) struct Beneath<T> {
-    pub(super) stream: T,
-    activity: Arc<Activity>,
-}
+pub(super) struct Taken(Arc<Activity>);
 
-impl<T> Beneath<T> {
-    pub(super) fn new(stream: T, activity: Arc<Activity>) -> Self {
+impl Taken {
+    pub(super) fn by(activity: Arc<Activity>) -> Self {
         activity.is_beneath.store(true, Ordering::Relaxed);
-        Self { stream, activity }
+        Self(activity)
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Beneath<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Beneath<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.activity.took(&outcome);
-        outcome
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.activity.took(&outcome);
-        outcome
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+impl Notes for Taken {
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        self.0.took(outcome);
     }
 }
 

@@ -1,58 +1,70 @@
-//! One request, from its head to a response's: admitted, sent to its backend, and answered. HTTP/1.1 and HTTP/2 as the
-//! hyper library speaks them.
+//! One request, from its head to a response's: admitted, sent to its backend, and answered. HTTP/2, and HTTP/1.1 as the
+//! hyper library reads it.
 
 use super::{
     admission::{Admission, Admitted, Asked, admit},
     auth,
     connection::Seat,
+    http2::Interims,
+    inbound::Inbound,
     origin::{Claims, Origin},
     passage::{Answer, Passage, Received, Sent},
     record::Told,
     refusal::Refusal,
     request::{self, Upgrade},
     strict,
-    timers::Look,
-    upgraded,
-    upstream::Link,
+    upgraded::Switched,
     waiting,
-    worker::{Stage, Worker},
 };
-use http_body_util::Full;
+use h2::ext::Protocol;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
-    body::{Body, Incoming},
-    ext::Protocol,
+    body::Body,
     header::{self, HeaderValue},
-    http::request::Parts,
-    upgrade::OnUpgrade,
 };
 use plane_core::chance::Chance;
-use std::{pin::pin, rc::Rc};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
 
 /// What stands in the first line of a request besides method and target, in bytes: two spaces and the version.
 const FIRST_LINE_REST: usize = "  HTTP/1.1".len();
 /// The protocol that may be asked for with an extended CONNECT.
 const WEBSOCKET: &str = "websocket";
 
-/// Answers a request, in one way or another.
-pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Incoming>) -> Response<Answer> {
+/// What a request gets.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// An answer.
+    Whole(Response<Answer>),
+    /// The head of an answer, behind which bytes go both ways.
+    Switched(Response<()>, Switched),
+}
+
+/// Answers a request, in one way or another. Its interim answers go where there is a way for them.
+pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Inbound>, interims: Option<&Arc<Interims>>) -> Reply {
     let passage = Passage::begin(seat);
     note(&passage, &request);
     let is_head = request.method() == Method::HEAD;
     let accept = request.headers().get(header::ACCEPT).cloned();
-    match pass(&passage, seat, request).await {
-        Ok(response) => response,
+    match pass(&passage, seat, request, interims).await {
+        Ok(reply) => reply,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
             passage.record.refused(refusal);
             let accept = accept.as_ref().map(text);
-            refusal.into_response_for(accept, is_head).map(|body| Answer::Own { body, passage: Some(passage) })
+            let response = refusal.into_response_for(accept, is_head);
+            Reply::Whole(response.map(|body| Answer::Own { body, passage: Some(passage) }))
         }
     }
 }
 
 /// Notes what is told of a request.
-pub(super) fn note(passage: &Passage, request: &Request<Incoming>) {
+pub(super) fn note<B>(passage: &Passage, request: &Request<B>) {
     passage.record.head(passage.seat(), || {
         let uri = request.uri();
         let field = || request.headers().get(header::HOST).map_or("", text);
@@ -72,11 +84,11 @@ pub(super) fn note(passage: &Passage, request: &Request<Incoming>) {
 async fn pass(
     passage: &Rc<Passage>,
     seat: &Rc<Seat>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Answer>, Refusal> {
+    request: Request<Inbound>,
+    interims: Option<&Arc<Interims>>,
+) -> Result<Reply, Refusal> {
     let upgrade = wanted_upgrade(&request, &passage.worker().shared.chance)?;
-    let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-    let (mut head, body) = request.into_parts();
+    let (mut head, mut body) = request.into_parts();
     let origin = origin(seat, &head.headers);
     passage.record.client(origin.client);
     let worker = passage.worker();
@@ -96,18 +108,35 @@ async fn pass(
     let is_for_page = || waiting::is_for(head.method.as_str(), field("accept"), field("sec-fetch-mode"));
     let asked =
         Asked { host: text(&host), path, scheme: origin.scheme, credentials: &credentials, is_for_page: &is_for_page };
-    let admitted = match admit(passage, &asked).await? {
+    let admitted = {
+        let mut admitting = pin!(admit(passage, &asked));
+        let admitted = poll_fn(|cx| match admitting.as_mut().poll(cx) {
+            Poll::Ready(admitted) => Poll::Ready(admitted),
+            // Held until the backend is there, if its client waits for that.
+            Poll::Pending => body.poll_gone(cx).map(|error| {
+                if !error.is_malformed() {
+                    passage.record.client_gone();
+                }
+                Err(Refusal::Malformed)
+            }),
+        });
+        admitted.await?
+    };
+    let admitted = match admitted {
         Admission::Passes(admitted) => admitted,
         Admission::Answered(response) => {
             passage.record.answered(response.status().as_u16());
-            return Ok(response.map(|body| Answer::Own { body, passage: Some(passage.clone()) }));
+            return Ok(Reply::Whole(response.map(|body| Answer::Own { body, passage: Some(passage.clone()) })));
         }
     };
     let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
     request::keep_secrets(&mut head.headers, admitted.token.as_ref());
     request::rewrite(&mut head, &seen, upgrade.as_ref())?;
-    let is_upgrade = client_side.zip(upgrade);
-    forward(passage, &admitted, head, body, is_upgrade).await
+    let mut request = Request::from_parts(head, Sent::new(body, passage.clone()));
+    if let Some(interims) = interims {
+        hand_on(interims.clone(), &mut request);
+    }
+    forward(passage, &admitted, request, upgrade).await
 }
 
 /// Who asks. Fields say something about that only where a trusted proxy stands before this one.
@@ -126,7 +155,7 @@ fn text(value: &HeaderValue) -> &str {
 }
 
 /// What a request wants to change to; CONNECT is only taken where it is a WebSocket's.
-fn wanted_upgrade(request: &Request<Incoming>, chance: &Chance) -> Result<Option<Upgrade>, Refusal> {
+fn wanted_upgrade<B>(request: &Request<B>, chance: &Chance) -> Result<Option<Upgrade>, Refusal> {
     if request.method() == Method::CONNECT {
         return match request.extensions().get::<Protocol>() {
             Some(protocol) if protocol.as_str() == WEBSOCKET => Ok(Some(Upgrade::connect(chance))),
@@ -137,68 +166,54 @@ fn wanted_upgrade(request: &Request<Incoming>, chance: &Chance) -> Result<Option
     Ok(if request.version() == Version::HTTP_11 { Upgrade::asked(request.headers()) } else { None })
 }
 
+/// Has interim answers to a request handed on (RFC 9110, section 15.2). 100 is said where a body is waited for: the
+/// backend was not asked for it.
+fn hand_on(interims: Arc<Interims>, request: &mut Request<Sent>) {
+    hyper::ext::on_informational(request, move |head| {
+        if head.status() != StatusCode::CONTINUE {
+            let mut fields = head.headers().clone();
+            request::clean_interim(&mut fields);
+            interims.say(head.status(), fields);
+        }
+    });
+}
+
 /// Sends a request to where it belongs, and hands the answer back.
 async fn forward(
     passage: &Rc<Passage>,
     admitted: &Admitted<'_>,
-    mut head: Parts,
-    body: Incoming,
-    upgrade: Option<(OnUpgrade, Upgrade)>,
-) -> Result<Response<Answer>, Refusal> {
+    mut request: Request<Sent>,
+    upgrade: Option<Upgrade>,
+) -> Result<Reply, Refusal> {
     let (worker, upstream) = (passage.worker(), &admitted.upstream);
-    // What follows an extended CONNECT belongs to the tunnel.
-    let body = match &upgrade {
-        Some((_, Upgrade::Connect { .. })) => Sent::empty(passage.clone()),
-        _ => Sent::new(body, passage.clone()),
-    };
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // hyper would take a GET without a length for one without a body.
-        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let sending = pin!(upstream.send(worker, Request::from_parts(head, body)));
+    let sending = pin!(upstream.send(worker, request));
     let (mut response, link) = worker.timers.limit(sending, |now| passage.look(now)).await??;
     if passage.is_fenced() {
         return Err(Refusal::NotYet);
     }
     strict::response(response.headers())?;
     passage.record.status(response.status().as_u16());
-    let Some((client_side, upgrade)) = upgrade else {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Refusal::Broken);
-        }
-        request::clean_response(response.headers_mut(), upstream.name());
-        return Ok(response.map(|body| Answer::Theirs(Received::new(body, passage.clone(), upstream, link))));
-    };
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let status = response.status();
+    let upgrade = match upgrade {
+        Some(upgrade) if status == StatusCode::SWITCHING_PROTOCOLS => upgrade,
+        // Nobody asked for it.
+        None if status == StatusCode::SWITCHING_PROTOCOLS => return Err(Refusal::Broken),
         // A success would tell a client with HTTP/2 that there is a tunnel.
-        if matches!(upgrade, Upgrade::Connect { .. }) && response.status().is_success() {
-            return Err(Refusal::Broken);
+        Some(Upgrade::Connect { .. }) if status.is_success() => return Err(Refusal::Broken),
+        _ => {
+            request::clean_response(response.headers_mut(), upstream.name());
+            let received = |body| Answer::Theirs(Received::new(body, passage.clone(), upstream, link));
+            return Ok(Reply::Whole(response.map(received)));
         }
-        request::clean_response(response.headers_mut(), upstream.name());
-        return Ok(response.map(|body| Answer::Theirs(Received::new(body, passage.clone(), upstream, link))));
-    }
+    };
     let backend_side = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
     request::clean_upgrade_response(&mut head.status, &mut head.headers, upstream.name(), &upgrade)?;
     passage.record.status(head.status.as_u16());
-    worker.spawn("tunnel", run_tunnel(passage.clone(), client_side, backend_side, link));
-    Ok(Response::from_parts(head, Answer::Own { body: Full::default(), passage: None }))
-}
-
-async fn run_tunnel(passage: Rc<Passage>, client: OnUpgrade, backend: OnUpgrade, link: Link) {
-    let worker: Rc<Worker> = passage.worker().clone();
-    let carried = async {
-        let (client, backend) = tokio::try_join!(client, backend)?;
-        drop(link);
-        // A broken connection is how most of these end.
-        let _ = upgraded::carry(client, backend, passage).await;
-        Ok::<_, hyper::Error>(())
-    };
-    let look = |_| match worker.stage() {
-        Stage::Serving | Stage::Draining => Look::Again(u64::MAX),
-        Stage::Closing => Look::Over(()),
-    };
-    if let Ok(Err(error)) = worker.timers.limit(pin!(carried), look).await {
-        tracing::debug!(%error, "an upgrade did not come about");
-    }
+    let switched = Switched::new(passage.clone(), backend_side, link);
+    Ok(Reply::Switched(Response::from_parts(head, ()), switched))
 }

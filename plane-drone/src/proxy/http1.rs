@@ -6,7 +6,7 @@
 //! All of these are pure: they see bytes, never a socket.
 //!
 //! A connection is `serve`d: its heads are read, `decide` says what becomes of each request, and an `exchange` carries a
-//! request to its backend, through a socket of `upstream`, and the answer back, both at once. `body` passes bodies from
+//! request to its backend, through a socket of the `pool`, and the answer back, both at once. `body` passes bodies from
 //! one framing to another within the buffers that they came in, `outgoing` is what waits to be written, `own` is what we
 //! answer ourselves, `date` is what time it is, and `pace` ends what takes too long, and `cut` what
 //! must not look whole.
@@ -31,13 +31,12 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod trailer;
-mod upstream;
 mod write;
 
 pub(super) use cut::Cut;
+pub(super) use date::with_date;
 pub(super) use own::last_word;
 pub(super) use serve::serve;
-pub(super) use upstream::Sockets;
 
 /// The most fields that a head may have; no more can be configured, and no answer may have more.
 pub(super) const FIELDS_MAX: usize = 256;

@@ -1,5 +1,6 @@
 //! What clients may ask of the proxy at most, and for how long it waits for them and for backends.
 
+use super::files;
 use crate::config::proxy::ProxyConfig;
 use std::{num::NonZeroU64, time::Duration};
 
@@ -10,6 +11,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     /// Open connections of one address.
     pub(super) connections_per_address: usize,
+    /// Open connections to backends.
+    pub(super) backend_connections: usize,
     /// Requests at one time on a connection with HTTP/2.
     pub(super) streams: u32,
     /// Bytes of a request's head.
@@ -40,12 +43,15 @@ pub(super) struct Limits {
 
 impl Limits {
     /// As configured. What is not limited is limited by what the types hold.
-    pub(super) fn of(config: &ProxyConfig) -> Self {
+    /// So many files may be open in all; `None`: no limit.
+    pub(super) fn of(config: &ProxyConfig, files: Option<u64>) -> Self {
         let limits = &config.limits;
         let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
+        let left = || files::left_for_backends(files, size(limits.connections));
         Self {
             connections: size(limits.connections),
             connections_per_address: limits.connections_per_address().map_or(usize::MAX, size),
+            backend_connections: limits.backend_connections().map_or_else(left, size),
             streams: limits.streams_per_connection,
             header_bytes: size(limits.header_bytes),
             header_count: size(limits.header_count),

@@ -5,7 +5,7 @@ use super::{
     Shared,
     connection::{Activity, Seat},
     counters::Open,
-    http1,
+    http1, http2,
     preface::{self, Preface, PrefaceError},
     request::{Client, Scheme},
     serve::{self, Service},
@@ -259,7 +259,7 @@ async fn enter(
         Entrance::Open(Service::Backends) if is_own => Box::pin(http1::serve(seat(Scheme::Http), stream)),
         Entrance::Open(service) => Box::pin(serve::http1(seat(Scheme::Http), stream, service)),
         Entrance::Tls(acceptor) => match tls::handshake(&worker, &acceptor, stream, &activity).await {
-            Ok(stream) if stream.speaks_http2() => Box::pin(serve::http2(seat(Scheme::Https), stream)),
+            Ok(stream) if stream.speaks_http2() => Box::pin(http2::serve(seat(Scheme::Https), stream)),
             // What TLS needs is large, and would be there twice.
             Ok(stream) if is_own => Box::pin(http1::serve(seat(Scheme::Https), Box::new(stream))),
             Ok(stream) => Box::pin(serve::http1(seat(Scheme::Https), stream, Service::Backends)),

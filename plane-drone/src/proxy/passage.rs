@@ -3,6 +3,8 @@
 
 use super::{
     connection::Seat,
+    inbound::Inbound,
+    pool::{Condition, Kept},
     record::Record,
     refusal::Refusal,
     request::clean_trailers,
@@ -17,8 +19,6 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
     cell::{Cell, OnceCell},
-    error::Error as _,
-    io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -163,14 +163,9 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    pub(super) fn new(inner: Incoming, passage: Rc<Passage>) -> Self {
+    pub(super) fn new(inner: Inbound, passage: Rc<Passage>) -> Self {
         let left = passage.worker().shared.limits.body_bytes;
         Self { inner: (!inner.is_end_stream()).then(|| Whole::new(inner)), passage, left, waits: None }
-    }
-
-    /// Nothing.
-    pub(super) fn empty(passage: Rc<Passage>) -> Self {
-        Self { inner: None, passage, left: 0, waits: None }
     }
 
     /// Whether nothing more may pass.
@@ -218,7 +213,7 @@ impl Body for Sent {
             this.left = left;
         }
         if let Poll::Ready(Some(Err(error))) = &polled {
-            if !is_malformed(error) {
+            if !error.is_malformed() {
                 this.passage.record.client_gone();
             }
             this.passage.broken.set(Some(Refusal::Malformed));
@@ -242,12 +237,6 @@ impl Drop for Sent {
     }
 }
 
-/// Whether a client sent what is no body, rather than nothing more: that is how hyper tells them apart.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData))
-}
-
 /// The body of a response, on its way to a client.
 #[derive(Debug)]
 pub(super) struct Received {
@@ -266,7 +255,10 @@ impl Received {
 
     fn complete(&mut self) {
         self.passage.record.passed();
-        if let Some((upstream, link)) = self.through.take() {
+        // One through which a request still goes is cut.
+        if let Some((upstream, link)) = self.through.take()
+            && link.condition() == Condition::Ready
+        {
             self.passage.worker().pools.give_back(&upstream, link, self.passage.now());
         }
     }

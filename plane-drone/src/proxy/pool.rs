@@ -2,11 +2,12 @@
 
 use super::{
     timers::millis,
-    upstream::{Link, Upstream},
+    upstream::{Upstream, Way},
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::BTreeMap,
+    sync::Weak,
     time::Duration,
 };
 
@@ -16,66 +17,92 @@ const IDLE_KEPT: Duration = Duration::from_secs(30);
 /// each request, which uses up the ports of the machine.
 const KEPT: usize = 4096;
 
+/// How a connection is that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It takes a request.
+    Ready,
+    /// It will.
+    Busy,
+    /// Its backend closed it, or said what nobody asked for.
+    Gone,
+}
+
+/// What can be kept.
+pub(super) trait Kept {
+    /// How it is.
+    fn condition(&self) -> Condition;
+}
+
 #[derive(Debug)]
-struct Idle {
-    link: Link,
+struct Idle<T> {
+    link: T,
     since: u64,
 }
 
 #[derive(Debug)]
-struct Pool {
-    upstream: std::sync::Weak<super::upstream::Way>,
-    idle: Vec<Idle>,
+struct Pool<T> {
+    way: Weak<Way>,
+    idle: Vec<Idle<T>>,
 }
 
 /// The idle connections of one data thread.
-#[derive(Debug, Default)]
-pub(super) struct Pools {
-    pools: RefCell<HashMap<usize, Pool>>,
+#[derive(Debug)]
+pub(super) struct Pools<T> {
+    pools: RefCell<BTreeMap<usize, Pool<T>>>,
     closed: Cell<bool>,
 }
 
-impl Pools {
+impl<T> Default for Pools<T> {
+    fn default() -> Self {
+        Self { pools: RefCell::default(), closed: Cell::new(false) }
+    }
+}
+
+impl<T: Kept> Pools<T> {
     /// A connection that takes a request now.
-    pub(super) fn take(&self, upstream: &Upstream) -> Option<Link> {
+    pub(super) fn take(&self, upstream: &Upstream) -> Option<T> {
         let mut pools = self.pools.borrow_mut();
         let idle = &mut pools.get_mut(&upstream.key())?.idle;
         for place in (0..idle.len()).rev() {
-            let sender = &idle[place].link.sender;
-            if sender.is_closed() {
-                idle.remove(place);
-            } else if sender.is_ready() {
-                return Some(idle.remove(place).link);
+            match idle[place].link.condition() {
+                Condition::Ready => return Some(idle.remove(place).link),
+                Condition::Busy => {}
+                Condition::Gone => drop(idle.remove(place)),
             }
         }
         None
     }
 
-    /// Keeps a connection whose last answer is complete. One through which a request still goes is cut.
-    pub(super) fn give_back(&self, upstream: &Upstream, link: Link, now: u64) {
-        if self.closed.get() || !link.sender.is_ready() {
+    /// Keeps a connection whose last answer is complete.
+    pub(super) fn give_back(&self, upstream: &Upstream, link: T, now: u64) {
+        if self.closed.get() {
             return;
         }
         let mut pools = self.pools.borrow_mut();
-        let pool =
-            pools.entry(upstream.key()).or_insert_with(|| Pool { upstream: upstream.downgrade(), idle: Vec::new() });
+        let pool = pools.entry(upstream.key()).or_insert_with(|| Pool { way: upstream.downgrade(), idle: Vec::new() });
         if pool.idle.len() < KEPT {
             pool.idle.push(Idle { link, since: now });
         }
     }
 
-    /// Closes what is too old, or whose backend has ended.
+    /// Closes what is too old, was closed by its backend, or whose backend has ended.
     pub(super) fn sweep(&self, now: u64) {
         let oldest = now.saturating_sub(millis(IDLE_KEPT));
         self.pools.borrow_mut().retain(|_, pool| {
-            pool.idle.retain(|idle| idle.since >= oldest && !idle.link.sender.is_closed());
-            pool.upstream.strong_count() > 0
+            pool.idle.retain(|idle| idle.since >= oldest && idle.link.condition() != Condition::Gone);
+            pool.way.strong_count() > 0
         });
     }
 
-    /// Keeps none any more.
+    /// Closes all.
+    pub(super) fn clear(&self) {
+        self.pools.borrow_mut().clear();
+    }
+
+    /// Closes all, and keeps none any more.
     pub(super) fn close(&self) {
         self.closed.set(true);
-        self.pools.borrow_mut().clear();
+        self.clear();
     }
 }

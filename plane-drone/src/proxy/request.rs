@@ -278,6 +278,11 @@ pub(super) fn clean_response(fields: &mut HeaderMap, name: Option<&HeaderValue>)
     }
 }
 
+/// The fields of an interim answer as the client gets them: it has no body, and says nothing about the connection.
+pub(super) fn clean_interim(fields: &mut HeaderMap) {
+    strip(fields, |name| name == BACKEND_ID.as_str() || name == header::CONTENT_LENGTH.as_str());
+}
+
 /// The head of a response that changes the protocol, as the client gets it.
 pub(super) fn clean_upgrade_response(
     status: &mut StatusCode,

@@ -23,6 +23,10 @@ pub(super) fn request(head: &request::Parts, most_fields: usize) -> Result<(), R
         if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
             return Err(Refusal::Malformed);
         }
+        // What follows a CONNECT belongs to the tunnel (RFC 9110, section 9.3.6); the backend gets a GET.
+        if head.method == Method::CONNECT && head.headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(Refusal::Malformed);
+        }
     }
     target(&head.method, &head.uri, &head.headers, head.version)?;
     // The one character that the library for field names takes and RFC 9110, section 5.6.2, does not.

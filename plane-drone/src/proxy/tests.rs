@@ -29,10 +29,13 @@ async fn setting_with(secs: u32) -> Setting {
 }
 
 async fn setting_of(own: ProxyConfig) -> Setting {
-    let (tasks, routes) = (Tasks::new(), Routes::default());
     // The other one has tests of its own beside it.
-    let own = ProxyConfig { http1: Http1::Hyper, ..own };
-    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, ..own };
+    setting_with_http1(Http1::Hyper, own).await
+}
+
+async fn setting_with_http1(http1: Http1, own: ProxyConfig) -> Setting {
+    let (tasks, routes) = (Tasks::new(), Routes::default());
+    let config = ProxyConfig { bind_ip: [127, 0, 0, 1].into(), http_port: 0, http1, ..own };
     let cluster = "plane.test".parse().unwrap();
     let addresses = Proxy::start(&config, None, cluster, routes.clone(), &tasks).unwrap();
     let proxy = addresses.http;

@@ -1,7 +1,7 @@
 //! TLS from clients (RFC 8446, and 1.2 by RFC 5246): the handshake, and what of TLS its streams do not show.
 
 use super::{
-    connection::{Activity, Beneath},
+    connection::{Activity, Beneath, Taken},
     counters::Handshake,
     timers::{Look, after},
     worker::{Stage, Worker},
@@ -147,7 +147,8 @@ pub(super) async fn handshake(
         Stage::Serving => Look::Over("the handshake took too long"),
         Stage::Draining | Stage::Closing => Look::Over("the drone stops"),
     };
-    let shaken = worker.timers.limit(pin!(acceptor.accept(Beneath::new(stream, activity.clone()))), look).await;
+    let shaken =
+        worker.timers.limit(pin!(acceptor.accept(Beneath::new(stream, Taken::by(activity.clone())))), look).await;
     worker.counter.handshake(match &shaken {
         Ok(Ok(_)) => Handshake::Done,
         Err(_) if worker.stage() == Stage::Serving => Handshake::TimedOut,

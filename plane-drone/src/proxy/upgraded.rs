@@ -2,15 +2,20 @@
 
 use super::{
     connection::Watched,
+    dial::Socket,
     fair::Fair,
     leaving::Leaving,
     passage::Passage,
+    timers::Look,
     tls::Secured,
     tunnel::{self, Side},
+    upstream::Link,
+    worker::{Stage, Worker},
 };
-use hyper::upgrade::Upgraded;
+use bytes::Bytes;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use std::{io, rc::Rc};
+use std::{future::Future, io, pin::pin, rc::Rc};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -19,18 +24,75 @@ use tokio::{
 type Plain = Watched<TcpStream>;
 type Tls = Watched<Secured>;
 
-/// Carries bytes between a client and a backend.
-///
-/// # Errors
-/// As [`tunnel::carry`].
-pub(super) async fn carry(client: Upgraded, backend: Upgraded, passage: Rc<Passage>) -> io::Result<()> {
-    match bare::<Plain>(client) {
-        Ok(client) => to_backend(client, backend, passage).await,
-        Err(client) => match bare::<Tls>(client) {
-            Ok(client) => to_backend(client, backend, passage).await,
-            // A stream of HTTP/2.
-            Err(client) => to_backend(whole(client), backend, passage).await,
-        },
+/// A request whose backend has changed the protocol. Its client is told so now, and then has its side of the tunnel.
+#[derive(Debug)]
+pub(super) struct Switched {
+    passage: Rc<Passage>,
+    backend: OnUpgrade,
+    link: Link,
+}
+
+impl Switched {
+    pub(super) fn new(passage: Rc<Passage>, backend: OnUpgrade, link: Link) -> Self {
+        Self { passage, backend, link }
+    }
+
+    /// Carries bytes between a client whose connection hyper gives up and the backend, until one of them ends it or the
+    /// drone stops.
+    pub(super) async fn with_upgraded(self, client: OnUpgrade) {
+        let Self { passage, backend, link } = self;
+        let carrying = async {
+            let (client, backend) = tokio::try_join!(client, backend)?;
+            drop(link);
+            // A broken connection is how most of these end.
+            let _ = match bare::<Plain>(client) {
+                Ok(client) => to_backend(client, backend, passage.clone()).await,
+                Err(client) => match bare::<Tls>(client) {
+                    Ok(client) => to_backend(client, backend, passage.clone()).await,
+                    Err(client) => to_backend(whole(client), backend, passage.clone()).await,
+                },
+            };
+            Ok(())
+        };
+        until_closing(passage.worker(), carrying).await;
+    }
+
+    /// The same with a client whose side is there already. What resets that resets the backend's side too.
+    pub(super) async fn with<C>(self, client: C, reset: impl Future<Output = ()>)
+    where
+        C: AsyncRead + AsyncWrite + Leaving + Unpin,
+    {
+        let Self { passage, backend, link } = self;
+        let client = Side { stream: client, early: Bytes::new() };
+        let carrying = async {
+            let backend = backend.await?;
+            drop(link);
+            let Ok(Side { stream, early }) = bare::<Fair<Socket>>(backend) else { return Ok(()) };
+            let mut stream = stream.into_inner();
+            let backend = Side { stream: &mut stream, early };
+            let is_reset = tokio::select! {
+                biased;
+                () = reset => true,
+                // As above.
+                _ = tunnel::carry(client, backend, passage.clone()) => false,
+            };
+            if is_reset {
+                // Its end may have been told long ago: only this is told to a backend that says nothing.
+                let _ = stream.stream.set_zero_linger();
+            }
+            Ok(())
+        };
+        until_closing(passage.worker(), carrying).await;
+    }
+}
+
+async fn until_closing(worker: &Worker, carrying: impl Future<Output = hyper::Result<()>>) {
+    let look = |_| match worker.stage() {
+        Stage::Serving | Stage::Draining => Look::Again(u64::MAX),
+        Stage::Closing => Look::Over(()),
+    };
+    if let Ok(Err(error)) = worker.timers.limit(pin!(carrying), look).await {
+        tracing::debug!(%error, "an upgrade did not come about");
     }
 }
 
@@ -38,7 +100,7 @@ async fn to_backend<C>(client: Side<C>, backend: Upgraded, passage: Rc<Passage>)
 where
     C: AsyncRead + AsyncWrite + Leaving + Unpin,
 {
-    match bare::<Fair<TcpStream>>(backend) {
+    match bare::<Fair<Socket>>(backend) {
         Ok(Side { stream, early }) => {
             let backend = Side { stream: stream.into_inner(), early };
             tunnel::carry(client, backend, passage).await
@@ -53,5 +115,5 @@ fn bare<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(upgraded: Upgraded) 
 }
 
 fn whole(upgraded: Upgraded) -> Side<TokioIo<Upgraded>> {
-    Side { stream: TokioIo::new(upgraded), early: bytes::Bytes::new() }
+    Side { stream: TokioIo::new(upgraded), early: Bytes::new() }
 }

@@ -1,10 +1,11 @@
 //! The way to a backend: its address, new connections to it, and one request through one of them.
 
 use super::{
+    dial::{DialError, dial},
     fair::{Budget, Fair},
     http1::FIELDS_MAX,
-    listen::keep_alive,
     passage::Sent,
+    pool::{Condition, Kept},
     refusal::Refusal,
     retry,
     worker::Worker,
@@ -20,19 +21,16 @@ use plane_core::id::BackendId;
 use std::{
     io,
     net::SocketAddr,
-    pin::pin,
     rc::Rc,
     sync::{Arc, Weak},
-    time::Duration,
 };
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::sync::oneshot;
 
 /// What is read of a backend at once, and how large the head of an answer may be, in bytes.
 const BUFFER: usize = 32 * 1024;
 /// What a backend may send until the head of its answer has come, interim answers too, in bytes: what is read with its
 /// end belongs to the body.
 const HEAD: usize = 2 * BUFFER;
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The way to one address. Connections to it are kept by data threads for as long as one of these is there.
 #[derive(Debug, Clone)]
@@ -52,6 +50,16 @@ pub(super) struct Link {
     pub(super) sender: SendRequest<Sent>,
     budget: Budget,
     _held: oneshot::Sender<()>,
+}
+
+impl Kept for Link {
+    fn condition(&self) -> Condition {
+        match (self.sender.is_closed(), self.sender.is_ready()) {
+            (true, _) => Condition::Gone,
+            (false, true) => Condition::Ready,
+            (false, false) => Condition::Busy,
+        }
+    }
 }
 
 impl Upstream {
@@ -102,7 +110,10 @@ impl Upstream {
                 }
             }
         };
-        let mut link = self.connect(worker).await.map_err(|error| self.failed(&error))?;
+        let mut link = self.connect(worker).await.map_err(|error| {
+            self.failed(&error);
+            error.refusal()
+        })?;
         // Somebody else may hold the backend's lock by now.
         if request.body().is_fenced() {
             return Err(Refusal::NotYet);
@@ -113,17 +124,13 @@ impl Upstream {
         Ok((response, link))
     }
 
-    async fn connect(&self, worker: &Rc<Worker>) -> io::Result<Link> {
-        let connecting = worker.timers.within(CONNECT_LIMIT, pin!(TcpStream::connect(self.address()))).await;
-        let stream = connecting.ok_or(io::ErrorKind::TimedOut)??;
-        stream.set_nodelay(true)?;
-        // A container whose network went away says nothing any more.
-        keep_alive(&stream)?;
+    async fn connect(&self, worker: &Rc<Worker>) -> Result<Link, DialError> {
+        let socket = dial(worker, self).await?;
         let budget = Budget::default();
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER).max_headers(FIELDS_MAX);
         let (sender, connection) =
-            builder.handshake(TokioIo::new(Fair::new(stream, budget.clone()))).await.map_err(io::Error::other)?;
+            builder.handshake(TokioIo::new(Fair::new(socket, budget.clone()))).await.map_err(io::Error::other)?;
         let (held, let_go) = oneshot::channel();
         worker.spawn("connection to a backend", async move {
             // Whoever waits for an answer is told as well.

@@ -1,8 +1,9 @@
 //! The body of a request whose last piece goes on only with its end. What says how long it is and then has more is malformed
 //! (RFC 9113, section 8.1.1), and a backend that has all that was announced takes the request for complete.
 
+use super::inbound::Inbound;
 use bytes::{Buf, Bytes};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -10,7 +11,7 @@ use std::{
 
 /// A body of which a client sends what it announced, or which fails before its last piece went on.
 #[derive(Debug)]
-pub(super) struct Whole<B = Incoming> {
+pub(super) struct Whole<B = Inbound> {
     inner: B,
     /// What is still to come of what was announced, in bytes.
     due: Option<u64>,

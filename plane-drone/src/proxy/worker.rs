@@ -4,10 +4,11 @@
 use super::{
     Shared,
     counters::Counter,
-    http1::Sockets,
+    dial::Socket,
     listen::{self, Door},
     pool::Pools,
     timers::{TICK, Timers},
+    upstream::Link,
 };
 use futures_util::FutureExt;
 use std::{cell::Cell, io, panic::AssertUnwindSafe, pin::pin, rc::Rc, sync::Arc, time::Duration};
@@ -37,8 +38,9 @@ pub(super) struct Worker {
     pub(super) timers: Timers,
     /// What this thread counts.
     pub(super) counter: Counter,
-    pub(super) pools: Pools,
-    pub(super) sockets: Sockets,
+    /// Connections to backends, as hyper has them and as the own loop has.
+    pub(super) pools: Pools<Link>,
+    pub(super) sockets: Pools<Socket>,
     stage: Cell<Stage>,
     tasks: TaskTracker,
 }
@@ -143,7 +145,7 @@ impl Thread {
                 };
                 let worker = Rc::new(Worker {
                     pools: Pools::default(),
-                    sockets: Sockets::default(),
+                    sockets: Pools::default(),
                     timers: Timers::new(),
                     counter: shared.counters.of_thread(number),
                     stage: Cell::new(Stage::Serving),

@@ -11,6 +11,9 @@ pub struct LimitsConfig {
     pub connections: u32,
     /// Open connections of one address; 0: no limit.
     pub connections_per_address: u32,
+    /// Open connections to backends, those that wait for their next request too; 0: as many as the limit of open files
+    /// leaves.
+    pub backend_connections: u32,
     /// Requests at one time on a connection of HTTP/2.
     pub streams_per_connection: u32,
     /// The head of a request in all, in bytes.
@@ -40,6 +43,7 @@ impl Default for LimitsConfig {
         Self {
             connections: 20_000,
             connections_per_address: 0,
+            backend_connections: 0,
             streams_per_connection: 128,
             header_bytes: 65_536,
             header_count: 100,
@@ -64,6 +68,11 @@ impl LimitsConfig {
     /// The most connections that one address may have open; `None`: no limit.
     pub fn connections_per_address(&self) -> Option<u32> {
         Some(self.connections_per_address).filter(|most| *most > 0)
+    }
+
+    /// The most connections to backends that may be open; `None`: what the limit of open files leaves.
+    pub fn backend_connections(&self) -> Option<u32> {
+        Some(self.backend_connections).filter(|most| *most > 0)
     }
 
     /// [`Self::handshake_secs`] as a duration.

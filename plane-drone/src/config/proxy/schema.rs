@@ -38,6 +38,7 @@ pub(in crate::config) static PROXY: Part = Part {
         Key::optional("proxy.access_log", Kind::String),
         Key::optional("proxy.limits.connections", Kind::Int(1, MANY)),
         Key::optional("proxy.limits.connections_per_address", Kind::Int(0, MANY)),
+        Key::optional("proxy.limits.backend_connections", Kind::Int(0, MANY)),
         Key::optional("proxy.limits.streams_per_connection", Kind::Int(1, MANY)),
         Key::optional("proxy.limits.header_bytes", Kind::Int(LEAST_HEADER_BYTES, MOST_HEADER_BYTES)),
         Key::optional("proxy.limits.header_count", Kind::Int(10, 256)),

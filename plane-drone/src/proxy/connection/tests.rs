@@ -4,7 +4,7 @@ use crate::config::proxy::ProxyConfig;
 const SECOND: u64 = 1000;
 
 fn limits() -> Limits {
-    Limits::of(&ProxyConfig::default())
+    Limits::of(&ProxyConfig::default(), None)
 }
 
 /// The first time, after now, at which the connection has to end; each answer is obeyed.
@@ -62,7 +62,7 @@ fn the_preface_of_http2_has_the_time_of_a_head() {
 #[test]
 fn what_waits_in_tls_is_not_taken() {
     let activity = Activity::new(CoarseClock::default());
-    let _beneath = Beneath::new((), activity.clone());
+    let _beneath = Taken::by(activity.clone());
     activity.begin();
     activity.took(&Poll::Pending);
     activity.wrote(&Poll::Ready(Ok(64 * 1024)));

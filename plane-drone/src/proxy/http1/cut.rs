@@ -1,6 +1,6 @@
 //! The sockets beneath clients' streams, cut in such a way that their client cannot take what it has for all there is.
 
-use crate::proxy::{connection::Watched, tls::Secured};
+use crate::proxy::{noted::Noted, tls::Secured};
 use socket2::SockRef;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -38,7 +38,7 @@ impl<T: Cut> Cut for &mut T {
     }
 }
 
-impl<T: Cut> Cut for Watched<T> {
+impl<T: Cut, N> Cut for Noted<T, N> {
     fn socket(&self) -> &TcpStream {
         self.stream.socket()
     }

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Hands the date in; `now` is what the thread's coarse clock shows, in milliseconds.
-pub(super) fn with_date<T>(now: u64, look: impl FnOnce(&str) -> T) -> T {
+pub(in crate::proxy) fn with_date<T>(now: u64, look: impl FnOnce(&str) -> T) -> T {
     DATE.with_borrow_mut(|kept| {
         let written = match kept.take() {
             Some((at, text)) if now < at.saturating_add(GOOD) => (at, text),

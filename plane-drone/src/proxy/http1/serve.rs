@@ -16,6 +16,7 @@ use super::{
 };
 use crate::proxy::{
     connection::{Ending, Seat, Watched},
+    dial::Socket,
     passage::Passage,
     tunnel::{self, Side},
 };
@@ -26,10 +27,7 @@ use std::{
     pin::pin,
     rc::Rc,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Serves HTTP/1.1 until the connection ends.
 pub(in crate::proxy) async fn serve<T>(seat: Rc<Seat>, stream: T)
@@ -41,7 +39,7 @@ where
         seat: &seat,
         pace: &pace,
         peer: Peer::new(seat.client),
-        stream: Watched { stream, activity: seat.activity.clone() },
+        stream: Watched::new(stream, seat.activity.clone()),
         input: Vec::new(),
         scan: Scan::default(),
     };
@@ -85,7 +83,7 @@ enum Next {
     /// It waits for another.
     Request,
     /// It carries what client and backend say to each other.
-    Tunnel(Box<(Side<TcpStream>, Rc<Passage>)>),
+    Tunnel(Box<(Side<Socket>, Rc<Passage>)>),
     /// It ends.
     End,
 }
@@ -120,7 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     }
 
     /// Carries what the client and the backend say to each other from now on.
-    fn tunnel(&mut self, (backend, passage): (Side<TcpStream>, Rc<Passage>)) -> impl Future<Output = io::Result<()>> {
+    fn tunnel(&mut self, (backend, passage): (Side<Socket>, Rc<Passage>)) -> impl Future<Output = io::Result<()>> {
         self.pace.tunnels();
         let early = Bytes::from(std::mem::take(&mut self.input));
         tunnel::carry(Side { stream: &mut self.stream, early }, backend, passage)

@@ -64,6 +64,76 @@ async fn few_requests_are_held_for_one_backend() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_with_half_of_its_body_sent_is_not_held_any_more() {
+    let one = LimitsConfig { held_per_backend: 1, ..LimitsConfig::default() };
+    let own = ProxyConfig { limits: one, start_wait_secs: 60, ..ProxyConfig::default() };
+    let Setting { routes, proxy, backend, .. } = setting_of(own).await;
+    let id = "b".parse().unwrap();
+    routes.wait_for(&id, None, None);
+    let mut first = ask(proxy, "Content-Length: 10\r\n\r\n12345").await;
+    first.flush().await.unwrap();
+    // As long as that one is held, there is no room for another.
+    let refused = async { while !answer(ask(proxy, "\r\n").await).await.starts_with("HTTP/1.1 503") {} };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    drop(first);
+    let second = async {
+        loop {
+            let mut held = ask(proxy, "Content-Length: 10\r\n\r\n12345").await;
+            let mut said = [0; 12];
+            let reading = held.read_exact(&mut said);
+            if tokio::time::timeout(Duration::from_secs(1), reading).await.is_err() {
+                return held;
+            }
+            assert_eq!(&said, b"HTTP/1.1 503");
+        }
+    };
+    let mut second = tokio::time::timeout(Duration::from_secs(20), second).await.expect("the first one is still held");
+    // What was read of the body meanwhile is with the rest of it.
+    routes.open(&id, backend.local_addr().unwrap(), None, None);
+    let (mut inner, _) = backend.accept().await.unwrap();
+    second.write_all(b"67890").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n1234567890") {
+        assert!(inner.read_buf(&mut seen).await.unwrap() > 0, "{}", seen.escape_ascii());
+    }
+    inner.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert!(answer(second).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn connections_to_backends_have_a_limit_and_idle_ones_give_way() {
+    for http1 in [Http1::Hyper, Http1::Plane] {
+        let two = LimitsConfig { backend_connections: 2, ..LimitsConfig::default() };
+        // One thread, so that it has all that is idle.
+        let own = ProxyConfig { limits: two, answer_secs: 60, threads: 1.try_into().ok(), ..ProxyConfig::default() };
+        let Setting { routes, proxy, backend, .. } = setting_with_http1(http1, own).await;
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+        routes.open(&"other".parse().unwrap(), other.local_addr().unwrap(), None, None);
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let client = ask(proxy, "\r\n").await;
+            open.push((client, backend.accept().await.unwrap().0));
+        }
+        let told = answer(ask(proxy, "\r\n").await).await;
+        assert!(told.starts_with("HTTP/1.1 503") && told.contains("wait"), "{told}");
+        // Kept open, for requests that do not come.
+        let mut kept = Vec::new();
+        for (client, mut inner) in open {
+            inner.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            assert!(answer(client).await.starts_with("HTTP/1.1 200"));
+            kept.push(inner);
+        }
+        let mut stream = TcpStream::connect(proxy).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: other.plane.test\r\nConnection: close\r\n\r\n").await.unwrap();
+        let (mut inner, _) = other.accept().await.unwrap();
+        inner.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
+        drop(kept);
+    }
+}
+
+#[tokio::test]
 async fn a_long_target_is_refused() {
     let short = LimitsConfig { request_line_bytes: 1024, ..LimitsConfig::default() };
     let Setting { proxy, .. } = limited(short).await;

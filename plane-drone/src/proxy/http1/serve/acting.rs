@@ -5,6 +5,7 @@ use super::{
     reading::{Begun, Step},
 };
 use crate::proxy::{
+    dial::{DialError, Socket, dial},
     http1::{
         cut::Cut,
         decide::{Asks, Decision, accepted},
@@ -12,7 +13,6 @@ use crate::proxy::{
         malformed::Malformed,
         outgoing::Outgoing,
         own::put_own,
-        upstream::connect,
         write::After,
     },
     passage::Passage,
@@ -30,10 +30,7 @@ use std::{
     rc::Rc,
     task::{Context, Poll, ready},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     /// Does what a request asks for.
@@ -128,7 +125,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
                     Err(gone) => break (gone, None),
                     Ok(Err(error)) => {
                         tracing::debug!(address = %upstream.address(), %error, "no connection");
-                        break (Outcome::Refused(Refusal::Broken), None);
+                        break (Outcome::Refused(error.refusal()), None);
                     }
                 },
             };
@@ -141,7 +138,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
                 asks,
                 passage: &passage,
                 upstream,
-                backend: &mut backend,
+                backend: &mut backend.stream,
                 is_reused,
                 up: &mut *up,
                 down: &mut down,
@@ -193,9 +190,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
 
     /// Opens a connection to a backend, while the client is there; looks for that where the client `is_done` with the
     /// request, so that what it sends is the next.
-    async fn connect(&mut self, upstream: &Upstream, is_done: bool) -> Result<io::Result<TcpStream>, Outcome> {
+    async fn connect(&mut self, upstream: &Upstream, is_done: bool) -> Result<Result<Socket, DialError>, Outcome> {
         let input_max = self.limits().bytes;
-        let mut connecting = pin!(connect(&self.seat.worker, upstream));
+        let mut connecting = pin!(dial(&self.seat.worker, upstream));
         let mut near = Near { stream: &mut self.stream, input: &mut self.input, input_max, pace: self.pace };
         poll_fn(|cx| match connecting.as_mut().poll(cx) {
             Poll::Ready(connected) => Poll::Ready(Ok(connected)),
