@@ -171,6 +171,8 @@ impl Keeper<'_> {
         // Before the first lease: where that is found later, it has to be known that it was of this memory.
         let process = self.agent.instance.process();
         patiently(self.agent, || self.agent.host.follow(process)).await;
+        // From here on this memory knows who had it: also the first process that ever had it can tell a copy.
+        self.before.push(process.to_owned());
         self.adopt(found).await;
         true
     }
