@@ -18,6 +18,9 @@ mod connection;
 mod counters;
 mod exchange;
 mod fair;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http1;
 mod limits;
 mod listen;
