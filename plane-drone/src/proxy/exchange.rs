@@ -39,16 +39,22 @@ pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Incoming>) -> Respo
     let passage = Passage::begin(seat);
     note(&passage, &request);
     let is_head = request.method() == Method::HEAD;
+    let is_chunked = strict::is_chunked_body(&request);
     let accept = request.headers().get(header::ACCEPT).cloned();
-    match pass(&passage, seat, request).await {
+    let mut response = match pass(&passage, seat, request).await {
         Ok(response) => response,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
             passage.record.refused(refusal);
             let accept = accept.as_ref().map(text);
-            refusal.into_response_for(accept, is_head).map(|body| Answer::Own { body, passage: Some(passage) })
+            let passage = Some(passage.clone());
+            refusal.into_response_for(accept, is_head).map(|body| Answer::Own { body, passage })
         }
+    };
+    if is_chunked && !passage.ended_plainly() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 /// Notes what is told of a request.
