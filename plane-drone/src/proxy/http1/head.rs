@@ -172,9 +172,7 @@ fn is_http2(protocol: &[u8]) -> bool {
 
 /// Takes a target apart into its form, the authority that it names, and path and query.
 fn read_target<'b>(method: &str, target: &'b str) -> Result<(Form, Option<&'b str>, &'b str), Malformed> {
-    // Browsers send ` in queries, and never in paths, where readers differ about it.
-    let path_fits = target.split('?').next().is_none_or(|path| !path.contains('`'));
-    if !target.bytes().all(is_in_target) || !path_fits {
+    if !target.bytes().all(is_in_target) {
         return Err(Malformed::Target);
     }
     if method == "CONNECT" {
