@@ -5,6 +5,9 @@
 
 pub mod answer;
 mod batch;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limit;
 mod message;
 mod name;

@@ -20,6 +20,9 @@ mod dial;
 mod exchange;
 mod fair;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http1;
 mod http2;
 mod inbound;

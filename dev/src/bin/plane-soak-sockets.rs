@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::Empty;
 use hyper::{
     Request,
-    client::conn::http2::{self, SendRequest},
+    client::conn::{self, http2::SendRequest},
     ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +17,7 @@ use plane_dev::harness::{
     frames::{Frame, From, TEXT},
     get_with, self_signed,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     net::SocketAddr,
     pin::Pin,
@@ -45,9 +46,13 @@ struct Arguments {
     #[arg(long)]
     tls: bool,
     /// Opens them as streams of HTTP/2, a hundred to a connection.
-    #[arg(long, conflicts_with = "tls")]
+    #[arg(long, conflicts_with = "streams")]
     http2: bool,
-    /// How much memory one may take, in KiB; without TLS 32, else 64.
+    /// How many of them are streams of HTTP/2, which take one file of the drone's and not two; the others are opened through
+    /// TLS then. As few as the limit of open files allows, where this is not said.
+    #[arg(long)]
+    streams: Option<u64>,
+    /// How much memory one may take, in KiB; without TLS 8, else 24.
     #[arg(long)]
     most: Option<u64>,
 }
@@ -59,7 +64,7 @@ const AT_ONCE: usize = 64;
 /// How many others use the proxy.
 const OTHERS: usize = 4;
 /// How many are streams of one connection, with HTTP/2.
-const STREAMS: usize = 100;
+const STREAMS: u64 = 100;
 /// Descriptors that a process needs besides those of sockets.
 const OTHER_FILES: u64 = 1000;
 /// How long others use the proxy before it is measured at all: what it takes for them it keeps.
@@ -68,8 +73,9 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const MOST_LEFT: usize = 500;
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-const PLAIN_KIB: u64 = 32;
-const TLS_KIB: u64 = 64;
+/// What a socket may take of the drone's memory, with what others left behind.
+const PLAIN_KIB: u64 = 8;
+const TLS_KIB: u64 = 24;
 const KIB: f64 = 1024.0;
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
@@ -83,11 +89,17 @@ struct Socket(Pin<Box<dyn Stream>>);
 struct Door {
     address: SocketAddr,
     tls: Option<Tls>,
-    /// Connections with HTTP/2, where the sockets are streams.
+    /// Connections with HTTP/2, and how many sockets are streams of them.
     shared: Vec<SendRequest<Empty<Bytes>>>,
+    streams: u64,
 }
 
 impl Door {
+    /// The connection that the socket of a number is a stream of.
+    fn stream(&self, number: u64) -> Option<&SendRequest<Empty<Bytes>>> {
+        (number < self.streams).then(|| self.shared.get(usize::try_from(number / STREAMS).ok()?)).flatten()
+    }
+
     async fn connect(&self, host: &str) -> Result<Pin<Box<dyn Stream>>> {
         Ok(match &self.tls {
             None => Box::pin(TcpStream::connect(self.address).await?),
@@ -105,8 +117,8 @@ impl Door {
     }
 
     /// Opens the socket of a number.
-    async fn open_one_of_many(&self, host: &str, number: usize) -> Result<Socket> {
-        let Some(sender) = self.shared.get(number / STREAMS) else { return self.open(host).await };
+    async fn open_one_of_many(&self, host: &str, number: u64) -> Result<Socket> {
+        let Some(sender) = self.stream(number) else { return self.open(host).await };
         let asks = Request::connect(format!("https://{host}/ws"))
             .extension(Protocol::from_static("websocket"))
             .header("sec-websocket-version", "13");
@@ -220,19 +232,26 @@ fn files(pid: u32) -> Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// Lets this process and those that it starts have so many files.
-#[allow(unsafe_code, reason = "setrlimit(2) has no safe form in the standard library")]
-fn allow_files(count: u64) -> Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls read or write the one structure that they are given, which lives longer than they take.
-    let allowed = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_cur.max(count);
-        limit.rlim_max = limit.rlim_max.max(count);
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-    };
-    ensure!(allowed, "{count} open files are not allowed; raise the limit (ulimit -n), or take fewer sockets");
-    Ok(())
+/// Lets this process and those that it starts have so many files, or as many as it may; gives how many that is.
+fn allow_files(wanted: u64) -> Result<u64> {
+    let now = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.map(|limit| limit.max(wanted));
+    let raised = Rlimit { current: enough(now.current), maximum: enough(now.maximum) };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now })?;
+    }
+    Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+}
+
+/// What a drone has open for so many sockets, to their clients and to backends, when so many of them are streams.
+fn files_for(sockets: u64, streams: u64) -> u64 {
+    2 * sockets - streams + streams.div_ceil(STREAMS) + OTHER_FILES
+}
+
+/// The fewest streams with which that is not more than `files`.
+fn fewest_streams(sockets: u64, files: u64) -> Result<u64> {
+    let fits = (0..=sockets).find(|streams| files_for(sockets, *streams) <= files);
+    fits.with_context(|| format!("{files} open files are too few; raise the limit (ulimit -n), or take fewer sockets"))
 }
 
 async fn backends(cluster: &Cluster) -> Result<Vec<String>> {
@@ -248,23 +267,31 @@ async fn backends(cluster: &Cluster) -> Result<Vec<String>> {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let count = arguments.sockets;
-    // To the client and to the backend.
-    allow_files(if arguments.http2 { count } else { 2 * count } + OTHER_FILES)?;
-    let secure = arguments.tls || arguments.http2;
+    let given = if arguments.http2 { Some(count) } else { arguments.streams.map(|streams| streams.min(count)) };
+    let files_allowed = allow_files(files_for(count, given.unwrap_or(0)))?;
+    let streams = given.map_or_else(|| fewest_streams(count, files_allowed), Ok)?;
+    let needed = files_for(count, streams);
+    ensure!(needed <= files_allowed, "{needed} open files are needed, {files_allowed} are allowed (ulimit -n)");
+    let secure = arguments.tls || streams > 0;
+    println!(
+        "{} sockets {}, {streams} as streams of HTTP/2; the drone may have {files_allowed} files",
+        count - streams,
+        if secure { "through TLS" } else { "in the open" }
+    );
     let proxy = format!("limits.connections = {}\n", count + OTHER_FILES);
     let cluster = Cluster::start_as(Settings { https: secure, proxy, ..Settings::default() }).await?;
     let drone = &cluster.drones[0];
-    let mut door = Door { address: drone.proxy, tls: None, shared: Vec::new() };
+    let mut door = Door { address: drone.proxy, tls: None, shared: Vec::new(), streams };
     if secure {
         let pair = self_signed(&cluster.name)?;
         drone.install(&pair)?;
         let tls = Tls::trusting([pair.leaf_der()])?;
         tls.connect_once_served(drone.https()?, cluster.name.as_str()).await?;
         door = Door { address: drone.https()?, tls: Some(tls), ..door };
-        let streams = Tls::http2([pair.leaf_der()])?;
-        for _ in 0..if arguments.http2 { usize::try_from(count)?.div_ceil(STREAMS) } else { 0 } {
-            let stream = streams.connect(door.address, cluster.name.as_str()).await?;
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let http2 = Tls::http2([pair.leaf_der()])?;
+        for _ in 0..streams.div_ceil(STREAMS) {
+            let stream = http2.connect(door.address, cluster.name.as_str()).await?;
+            let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
             tokio::spawn(connection);
             door.shared.push(sender);
         }
@@ -275,8 +302,8 @@ async fn main() -> Result<()> {
     let before = memory(pid)?;
 
     let began = Instant::now();
-    let opening = (0..usize::try_from(count)?).map(|number| {
-        let (door, host) = (&door, &hosts[number % hosts.len()]);
+    let opening = (0..count).zip(hosts.iter().cycle()).map(|(number, host)| {
+        let door = &door;
         async move { door.open_one_of_many(host, number).await.with_context(|| format!("socket {number}")) }
     });
     let mut sockets: Vec<Socket> = stream::iter(opening).buffer_unordered(AT_ONCE).try_collect().await?;
@@ -313,11 +340,26 @@ async fn main() -> Result<()> {
     ensure!(dead == 0, "{dead} sockets did not live on");
     ensure!(left <= MOST_LEFT, "{left} files are open after the sockets were closed");
     let most = arguments.most.unwrap_or(if secure { TLS_KIB } else { PLAIN_KIB });
-    let each = used.saturating_sub(before) / count / 1024;
-    ensure!(each < most, "{each} KiB a socket after the use by others; {most} are allowed");
+    let each = used.saturating_sub(before) as f64 / count as f64 / KIB;
+    println!("{each:.2} KiB a socket after the use by others; {most} are allowed");
+    ensure!(each <= most as f64, "the sockets take more memory than they may");
     Ok(())
 }
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / KIB / KIB
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_files_allow_are_no_streams() {
+        assert_eq!(fewest_streams(10_000, 21_000).ok(), Some(0));
+        let streams = fewest_streams(10_000, 20_000).unwrap_or_default();
+        assert!((1000..1100).contains(&streams), "{streams}");
+        assert!(files_for(10_000, streams) <= 20_000 && files_for(10_000, streams - 1) > 20_000);
+        assert!(fewest_streams(10_000, 10_000).is_err());
+    }
 }

@@ -11,7 +11,11 @@ use plane_core::{
     },
     nats::{Event, Nats, NatsError, StreamName},
 };
-use plane_drone::cert::Files;
+use plane_drone::{
+    backend::machine::State,
+    cert::Files,
+    store::{Known, Store},
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU64,
@@ -417,9 +421,55 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.drones.clear();
         self.controllers.clear();
+        if let Err(error) = self.await_late_containers() {
+            eprintln!("containers of {} may be left: {error:#}", self.name);
+        }
         let left = containers_of(&self.name, "{{.ID}}");
         if !left.is_empty() {
             let _ = Command::new("docker").args(["rm", "-f", "-v"]).args(left).output();
         }
     }
+}
+
+impl Cluster {
+    /// Waits for containers that drones had asked for when they were killed: the engine goes on creating one for somebody
+    /// who is gone, and lists it only when it is done.
+    fn await_late_containers(&self) -> Result<()> {
+        let listed = containers_of(&self.name, "{{.Names}}");
+        let names = self.begun()?.into_iter().map(|backend| format!("plane-{backend}"));
+        let began = Instant::now();
+        for name in names.filter(|name| !listed.contains(name)) {
+            // A name is taken from the beginning on: who gets it knows that nothing of it is to come.
+            let label = format!("dev.plane.cluster={}", self.name);
+            let mut create = Command::new("docker");
+            create.args(["create", "--name", &name, "--label", &label, &self.image]);
+            while !create.output()?.status.success() && !containers_of(&self.name, "{{.Names}}").contains(&name) {
+                if began.elapsed() > PATIENCE {
+                    bail!("{name} is neither there nor to be had");
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    }
+
+    /// Backends for which a drone may have asked for a container that it has not seen, by the drones' databases.
+    fn begun(&self) -> Result<Vec<BackendId>> {
+        let mut begun = Vec::new();
+        for file in std::fs::read_dir(self.folder.path())? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "sqlite3") {
+                let unfinished = on_own_thread(async move { Ok(Store::open(&path)?.unfinished().await?) })?;
+                let asking = |known: &Known| matches!(known.state, State::Loading { .. } | State::Stopping { .. });
+                begun.extend(unfinished.into_iter().filter(asking).map(|known| known.request.backend_id));
+            }
+        }
+        Ok(begun)
+    }
+}
+
+/// Runs something from within a runtime that must not wait for it otherwise.
+fn on_own_thread<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let run = || tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work);
+    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|_| bail!("a thread of the harness panicked"))
 }

@@ -89,8 +89,15 @@ impl Tls {
     /// # Errors
     /// Where the handshake fails, or the certificate is not trusted for that name.
     pub async fn connect(&self, proxy: SocketAddr, host: &str) -> Result<TlsStream<TcpStream>> {
+        self.shake(TcpStream::connect(proxy).await.context("the proxy does not listen")?, host).await
+    }
+
+    /// As [`Self::connect`], through a connection that there is.
+    ///
+    /// # Errors
+    /// Where the handshake fails, or the certificate is not trusted for that name.
+    pub async fn shake(&self, stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = TcpStream::connect(proxy).await.context("the proxy does not listen")?;
         let shaken = tokio::time::timeout(PATIENCE, self.0.connect(name, stream)).await;
         Ok(shaken.context("the handshake takes too long")??)
     }

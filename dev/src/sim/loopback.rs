@@ -114,7 +114,9 @@ impl Transport for Loopback {
             Some(number) => {
                 let waiting: Option<oneshot::Sender<Bytes>> = inside.inboxes.remove(&number);
                 // Whoever asked may have stopped waiting.
-                waiting.map(|waiting| drop(waiting.send(payload)));
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(payload);
+                }
             }
             None => {
                 inside.route(&subject, &payload, None);

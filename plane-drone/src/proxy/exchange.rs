@@ -50,17 +50,25 @@ pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Inbound>, interims:
     let passage = Passage::begin(seat);
     note(&passage, &request);
     let is_head = request.method() == Method::HEAD;
+    let is_chunked = strict::is_chunked_body(&request);
     let accept = request.headers().get(header::ACCEPT).cloned();
-    match pass(&passage, seat, request, interims).await {
+    let mut reply = match pass(&passage, seat, request, interims).await {
         Ok(reply) => reply,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
             passage.record.refused(refusal);
             let accept = accept.as_ref().map(text);
             let response = refusal.into_response_for(accept, is_head);
-            Reply::Whole(response.map(|body| Answer::Own { body, passage: Some(passage) }))
+            Reply::Whole(response.map(|body| Answer::Own { body, passage: Some(passage.clone()) }))
         }
+    };
+    if let Reply::Whole(response) = &mut reply
+        && is_chunked
+        && !passage.ended_plainly()
+    {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    reply
 }
 
 /// Notes what is told of a request.

@@ -18,6 +18,8 @@ mod date;
 mod decide;
 mod exchange;
 mod field;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod head;
 mod malformed;
 #[cfg(test)]

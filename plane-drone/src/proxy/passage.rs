@@ -55,6 +55,8 @@ pub(super) struct Passage {
     is_sent: Cell<bool>,
     /// Why nobody may answer it any more.
     broken: Cell<Option<Refusal>>,
+    /// Whether its body has ended, without trailers.
+    ended_plainly: Cell<bool>,
     /// What is told of it at its end.
     pub(super) record: Record,
 }
@@ -69,6 +71,7 @@ impl Passage {
             wants_body: Cell::new(false),
             is_sent: Cell::new(false),
             broken: Cell::new(None),
+            ended_plainly: Cell::new(false),
             record: Record::begin(),
         })
     }
@@ -138,6 +141,11 @@ impl Passage {
         self.broken.get()
     }
 
+    /// Whether all of its body has come, and nothing behind it.
+    pub(super) fn ended_plainly(&self) -> bool {
+        self.ended_plainly.get()
+    }
+
     pub(super) fn now(&self) -> u64 {
         self.worker().timers.clock().now()
     }
@@ -160,12 +168,19 @@ pub(super) struct Sent {
     left: u64,
     /// Where the client is waited for, also once the answer has begun.
     waits: Option<usize>,
+    has_trailers: bool,
 }
 
 impl Sent {
     pub(super) fn new(inner: Inbound, passage: Rc<Passage>) -> Self {
         let left = passage.worker().shared.limits.body_bytes;
-        Self { inner: (!inner.is_end_stream()).then(|| Whole::new(inner)), passage, left, waits: None }
+        Self {
+            inner: (!inner.is_end_stream()).then(|| Whole::new(inner)),
+            passage,
+            left,
+            waits: None,
+            has_trailers: false,
+        }
     }
 
     /// Whether nothing more may pass.
@@ -175,7 +190,13 @@ impl Sent {
 
     /// The same, where there is no body.
     pub(super) fn again(&self) -> Option<Self> {
-        self.inner.is_none().then(|| Self { inner: None, passage: self.passage.clone(), left: self.left, waits: None })
+        self.inner.is_none().then(|| Self {
+            inner: None,
+            passage: self.passage.clone(),
+            left: self.left,
+            waits: None,
+            has_trailers: false,
+        })
     }
 }
 
@@ -202,6 +223,11 @@ impl Body for Sent {
         } else {
             timers.forget(&mut this.waits);
             this.passage.moved.set(this.passage.now());
+        }
+        match &polled {
+            Poll::Ready(None) => this.passage.ended_plainly.set(!this.has_trailers),
+            Poll::Ready(Some(Ok(frame))) => this.has_trailers |= frame.is_trailers(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let bytes = frame.data_ref().map_or(0, Buf::remaining);

@@ -36,6 +36,14 @@ pub(super) fn lead<B>(
     // Asterisk-form (RFC 9112, section 3.2.4) is about the server as a whole.
     let path = if path.starts_with('/') { path } else { "/" };
     let host = authority.host();
+    // The library takes an address of version 6 also where it stands before or behind other text, and cuts there.
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let behind = authority.as_str().rsplit('@').next().and_then(|named| named.strip_prefix(host));
+    let ends_well = behind.is_some_and(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    let is_name = !host.contains(['[', ']', ':']) || (host.starts_with('[') && host.ends_with(']'));
+    if !ends_well || !is_name {
+        return Err(Refusal::BadAddress);
+    }
     let there = match port {
         DEFAULT_PORT => format!("https://{host}{path}"),
         port => format!("https://{host}:{port}{path}"),
@@ -81,7 +89,9 @@ mod tests {
 
     #[test]
     fn what_has_no_address_is_led_nowhere() {
-        for host in ["", "a b", "a/b", "evil.test#", "a:b:c"] {
+        for host in
+            ["", "a b", "a/b", "evil.test#", "a:b:c", "Ba[::1]:80", "b.plane.test:80[::1]:80", "[::1]b.plane.test"]
+        {
             let request = Request::get("/").header("host", host).body(()).unwrap();
             assert_eq!(answer(&request, true, 443).status(), StatusCode::BAD_REQUEST, "{host}");
         }

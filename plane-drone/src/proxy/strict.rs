@@ -3,7 +3,8 @@
 
 use super::refusal::Refusal;
 use hyper::{
-    HeaderMap, Method, Uri, Version,
+    HeaderMap, Method, Request, Uri, Version,
+    body::Body,
     header::{self, HeaderValue},
     http::{request, uri::Scheme},
 };
@@ -95,6 +96,15 @@ fn is_chunked(list: &[u8]) -> bool {
     codings.inspect(|_| count += 1).all(|coding| coding.eq_ignore_ascii_case(CHUNKED)) && count == 1
 }
 
+/// Whether a body ends where its last chunk and its trailers say. The library takes an LF alone for the end of a trailer,
+/// but for the end of the trailers only CRLF: between the two lies what a client, or a proxy before us, that ends lines so
+/// takes for its next request, and what is dropped here. So where there are trailers, or they may yet come, the connection
+/// is closed after the answer, and no answer is taken for that of another request.
+pub(super) fn is_chunked_body<B: Body>(request: &Request<B>) -> bool {
+    let is_lines = request.version() != Version::HTTP_2;
+    is_lines && !request.body().is_end_stream() && request.body().size_hint().exact().is_none()
+}
+
 /// The protocols of an Upgrade that may go on.
 pub(super) fn upgrade(value: &HeaderValue) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;
@@ -109,7 +119,6 @@ pub(super) fn upgrade(value: &HeaderValue) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::Request;
 
     fn judged(method: &str, target: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
         let request = Request::builder().method(method).uri(target);

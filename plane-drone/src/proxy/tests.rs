@@ -1,5 +1,6 @@
 //! The proxy's patience, with backends that are played by sockets of the test.
 
+mod fronts;
 mod limits;
 mod tls;
 mod upstream;

@@ -187,13 +187,9 @@ where
             moves = moved;
             Poll::Pending
         }));
-        let look = |now| {
-            let next = if is_held_up.get() { after(now, LOOK_EVERY) } else { u64::MAX };
-            match alone.get().map(|since| after(since, ALONE)) {
-                None => Look::Again(next),
-                Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
-                Some(until) => Look::Again(until.min(next)),
-            }
+        let look = |now| match look(alone.get(), now) {
+            Look::Again(until) if is_held_up.get() => Look::Again(until.min(after(now, LOOK_EVERY))),
+            look => look,
         };
         let carried = passage.worker().timers.limit(carrying, look).await;
         if passage.is_fenced() {
@@ -202,5 +198,55 @@ where
         // Whichever side ended it: that is how they end.
         passage.record.passed();
         carried?
+    }
+}
+
+/// Whether a tunnel has gone on for too long at a time, with one side alone and nothing to carry since.
+fn look(alone: Option<u64>, now: u64) -> Look<io::ErrorKind> {
+    match alone.map(|since| after(since, ALONE)) {
+        None => Look::Again(u64::MAX),
+        Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
+        Some(until) => Look::Again(until),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::timers::{TICK, Timers, millis};
+    use std::future::pending;
+    use tokio::time::{Instant, sleep};
+
+    /// In seconds, when a tunnel ends of which one side is alone and carries something at such times.
+    async fn ends(moves: &[u64]) -> Option<u64> {
+        let (timers, began, alone) = (Timers::new(), Instant::now(), Cell::new(None));
+        let ticking = async {
+            loop {
+                sleep(TICK).await;
+                timers.tick();
+                let now = began.elapsed().as_secs();
+                if moves.contains(&now) && alone.get().is_none_or(|since| since < now * 1000) {
+                    alone.set(Some(timers.clock().now()));
+                    // As the bytes do.
+                    timers.wake_all();
+                }
+            }
+        };
+        let tunnel = timers.limit(Box::pin(pending::<()>()), |now| look(alone.get(), now));
+        tokio::select! {
+            () = ticking => None,
+            outcome = tunnel => outcome.err().map(|_| began.elapsed().as_secs()),
+            () = sleep(Duration::from_secs(3600)) => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_is_alone_has_a_minute_for_each_piece() {
+        assert_eq!(ends(&[]).await, None, "both sides are there: they may be silent for ever");
+        let first = ends(&[5]).await.unwrap();
+        assert!((65..=67).contains(&first), "{first}");
+        let later = ends(&[5, 60, 110]).await.unwrap();
+        assert!((170..=172).contains(&later), "{later}");
+        assert_eq!(millis(ALONE), 60_000);
     }
 }

@@ -108,6 +108,7 @@ impl Backend {
 }
 
 async fn serve(stream: TcpStream, seen: Arc<Seen>, script: Option<Arc<Script>>) {
+    let _ = stream.set_nodelay(true);
     let mut wire = Wire::new(stream, None);
     let tell = |event| {
         seen.events.lock().unwrap().push(event);

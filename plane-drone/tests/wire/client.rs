@@ -5,7 +5,8 @@ use super::{
     grammar::{Fault, Fields, Wire},
 };
 use std::{net::SocketAddr, time::Duration};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// How long an answer may take where one is due.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,13 +45,25 @@ impl Reply {
     }
 }
 
+async fn tcp(proxy: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(proxy).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 /// A connection to the proxy.
 #[derive(Debug)]
 pub(crate) struct Client(Wire);
 
 impl Client {
     pub(crate) async fn connect(proxy: SocketAddr) -> Self {
-        Self(Wire::new(TcpStream::connect(proxy).await.unwrap(), Some(PATIENCE)))
+        Self(Wire::new(tcp(proxy).await, Some(PATIENCE)))
+    }
+
+    /// Connects through TLS.
+    pub(crate) async fn connect_safely(proxy: SocketAddr, tls: &TlsConnector, host: &str) -> Self {
+        let name = host.to_owned().try_into().unwrap();
+        Self(Wire::new(tls.connect(name, tcp(proxy).await).await.unwrap(), Some(PATIENCE)))
     }
 
     /// Sends what the other side still takes.
@@ -99,7 +112,7 @@ impl Client {
 
     /// Says that nothing more comes.
     pub(crate) async fn finish(&mut self) {
-        let _ = self.0.stream().shutdown().await;
+        self.0.finish().await;
     }
 
     /// Whether something comes, or the other side closes, before long.

@@ -2,10 +2,7 @@
 //! Written for these tests alone and shared with nothing that is tested.
 
 use std::{fmt, io, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// How many bytes one line, one head or one body may have before a reader gives up.
 const LIMIT: usize = 64 << 20;
@@ -25,10 +22,14 @@ fn broken<T>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
     Err(Fault::Broken(format!("{what}: {}", bytes[..bytes.len().min(200)].escape_ascii())))
 }
 
+/// What bytes come through.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for T {}
+
 /// A connection whose bytes are read strictly.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     patience: Option<Duration>,
 }
@@ -101,13 +102,13 @@ fn field(line: &[u8]) -> Result<(String, Vec<u8>), Fault> {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, patience: Option<Duration>) -> Self {
-        let _ = stream.set_nodelay(true);
-        Self { stream, buffer: Vec::new(), patience }
+    pub(crate) fn new(stream: impl Stream + 'static, patience: Option<Duration>) -> Self {
+        Self { stream: Box::new(stream), buffer: Vec::new(), patience }
     }
 
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    /// Says that nothing more comes.
+    pub(crate) async fn finish(&mut self) {
+        let _ = self.stream.shutdown().await;
     }
 
     /// What has come and was not read.
@@ -124,7 +125,8 @@ impl Wire {
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Waits for more bytes.

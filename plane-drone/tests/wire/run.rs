@@ -2,7 +2,7 @@
 
 use super::{
     case::{Case, NEXT, Observed},
-    client::{Client, PATIENCE, Pace},
+    client::{PATIENCE, Pace},
     grammar::Fault,
     setting::{Http1, IMPLEMENTATIONS, Open, Setting},
 };
@@ -20,13 +20,28 @@ const BEFORE_NEXT: Duration = Duration::from_millis(50);
 /// What is asked for through another connection.
 const BARRIER: &str = "/barrier";
 
-/// Runs cases with every implementation and at every pace, and fails with the list of those that failed. What was passed
-/// on has to mean the same whoever passed it on, and however it came.
+/// How a case comes to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open(Pace),
+    /// Through TLS, at once.
+    Safe,
+}
+
+const WAYS: [Way; 3] = [Way::Open(Pace::Whole), Way::Open(Pace::Bytewise), Way::Safe];
+
+/// Runs cases with every implementation, at every pace and through TLS, and fails with the list of those that failed. What
+/// was passed on has to mean the same whoever passed it on, and however it came; but that it was asked for through TLS is
+/// passed on as well.
 pub(crate) async fn run(cases: Vec<Case>) {
     let (mut faults, mut runs) = (Vec::new(), 0);
-    let mut meanings: Vec<Option<Vec<String>>> = vec![None; cases.len()];
-    for (http1, pace) in IMPLEMENTATIONS.into_iter().flat_map(|http1| [(http1, Pace::Whole), (http1, Pace::Bytewise)]) {
-        let setting = Setting::start(http1, json!({})).await;
+    let mut meanings: [Vec<Option<Vec<String>>>; 2] = [vec![None; cases.len()], vec![None; cases.len()]];
+    for (http1, way) in IMPLEMENTATIONS.into_iter().flat_map(|http1| WAYS.map(|way| (http1, way))) {
+        let (setting, pace) = match way {
+            Way::Open(pace) => (Setting::start(http1, json!({})).await, pace),
+            Way::Safe => (Setting::start_safe(http1), Pace::Whole),
+        };
+        let meanings = &mut meanings[usize::from(way == Way::Safe)];
         let under_way = cases.iter().enumerate().map(|(number, case)| {
             let setting = &setting;
             async move {
@@ -41,7 +56,7 @@ pub(crate) async fn run(cases: Vec<Case>) {
                 Ok(observed) => differs(&mut meanings[number], observed.meaning()),
                 Err(fault) => Some(fault),
             };
-            faults.extend(fault.map(|fault| format!("{http1:?}, {pace:?}: {}\n    {fault}", cases[number].name)));
+            faults.extend(fault.map(|fault| format!("{http1:?}, {way:?}: {}\n    {fault}", cases[number].name)));
         }
     }
     let count = cases.len();
@@ -62,7 +77,7 @@ fn differs(before: &mut Option<Vec<String>>, now: Vec<String>) -> Option<String>
 }
 
 async fn one(setting: &Setting, open: &Open, case: &Case, http1: Http1, pace: Pace) -> Result<Observed, String> {
-    let mut client = Client::connect(setting.proxy).await;
+    let mut client = setting.connect(&open.host).await;
     client.send(&case.bytes(&open.host), pace).await;
     let mut observed = Observed::default();
     if case.finishes {
@@ -108,7 +123,7 @@ pub(crate) fn get(path: &str, host: &str) -> Vec<u8> {
 
 /// A request through another connection, after which the backend has seen all that was before.
 async fn barrier(setting: &Setting, open: &Open) -> Result<(), String> {
-    let mut client = Client::connect(setting.proxy).await;
+    let mut client = setting.connect(&open.host).await;
     client.send(&get(BARRIER, &open.host), Pace::Whole).await;
     let reply = client.reply("GET").await.map_err(|fault| format!("others are not served: {fault:?}"))?;
     if reply.answers() != Some(format!("GET {BARRIER} 0")) {

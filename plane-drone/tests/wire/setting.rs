@@ -3,18 +3,20 @@
 
 use super::{
     backend::{Backend, Script},
-    client::PATIENCE,
+    client::{Client, PATIENCE},
 };
 use plane_core::{id::BackendId, task::Tasks};
 use plane_drone::{
-    cert::Served,
+    cert::{Pair, Served},
     config::proxy::ProxyConfig,
     proxy::{Proxy, Tls},
     route::{Activity, Routes},
 };
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
 /// The cluster of all backends here.
 pub(crate) const CLUSTER: &str = "plane.test";
@@ -44,11 +46,13 @@ impl Http1 {
 }
 
 /// A proxy.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "a client of TLS has nothing to show")]
 pub(crate) struct Setting {
     pub(crate) proxy: SocketAddr,
-    /// Where it waits for TLS; there is no certificate.
+    /// Where it waits for TLS.
     pub(crate) https: Option<SocketAddr>,
+    /// What trusts its certificate, if it has one.
+    tls: Option<TlsConnector>,
     routes: Routes,
     tasks: Tasks,
 }
@@ -65,6 +69,29 @@ impl Setting {
         Self::start_with(http1, keys, None)
     }
 
+    /// Starts a proxy whose backends are reached through TLS.
+    pub(crate) fn start_safe(http1: Http1) -> Self {
+        let made = rcgen::generate_simple_self_signed([format!("*.{CLUSTER}")]).unwrap();
+        let served = Served::default();
+        served.install(Pair::parse(&made.signing_key.serialize_pem(), &made.cert.pem()).unwrap());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let mut setting = Self::start_with(http1, json!({}), Some(Tls { port: 0, served }));
+        setting.tls = Some(TlsConnector::from(Arc::new(config)));
+        setting
+    }
+
+    /// Connects to where a backend of this host is reached.
+    pub(crate) async fn connect(&self, host: &str) -> Client {
+        match (&self.tls, self.https) {
+            (Some(tls), Some(https)) => Client::connect_safely(https, tls, host).await,
+            _ => Client::connect(self.proxy).await,
+        }
+    }
+
     /// The same, with a port for TLS, where handshakes cannot come to their end.
     pub(crate) fn start_for_handshakes(keys: Value) -> Self {
         Self::start_with(IMPLEMENTATIONS[0], keys, Some(Tls { port: 0, served: Served::default() }))
@@ -79,7 +106,7 @@ impl Setting {
         let (tasks, routes) = (Tasks::new(), Routes::default());
         let cluster = CLUSTER.parse().unwrap();
         let addresses = Proxy::start(&config, tls, cluster, routes.clone(), &tasks).unwrap();
-        Self { proxy: addresses.http, https: addresses.https, routes, tasks }
+        Self { proxy: addresses.http, https: addresses.https, tls: None, routes, tasks }
     }
 
     /// Starts a backend and opens the way to it. Gives its host too, and who is connected to it.

@@ -5,6 +5,7 @@ use crate::{
     cert::{Pair, testing},
     config::proxy::LimitsConfig,
 };
+use futures_util::StreamExt;
 use rustls::{
     ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
     crypto::{CryptoProvider, aws_lc_rs, aws_lc_rs::kx_group},
@@ -210,4 +211,51 @@ async fn an_old_client_does_not_take_a_part_for_the_whole() {
     drop(inner);
     let end = stream.read(&mut [0]).await;
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_head_over_http2_that_does_not_go_on_ends_its_connection() {
+    let limits = LimitsConfig { idle_secs: 1, ..LimitsConfig::default() };
+    let Secure { served, address, _tasks, .. } = secure_with(limits).await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let mut stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2"]), address).await;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // HEADERS of stream 1 with one byte, and without END_HEADERS.
+    let head = [0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
+    let begun = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &head].concat();
+    stream.write_all(&begun).await.unwrap();
+    let mut said = Vec::new();
+    // Whether it ends with an alert does not matter.
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut said)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_over_http2_that_does_not_go_on_is_not_waited_for() {
+    let limits = LimitsConfig { body_secs: 1, ..LimitsConfig::default() };
+    let Secure { served, address, routes, backend, _tasks } = secure_with(limits).await;
+    let pair = Arc::new(testing::pair("plane.test"));
+    served.install(pair.clone());
+    let activity = routes.open(&"b".parse().unwrap(), backend.local_addr().unwrap(), None, None);
+    let stream = connect(&client(&pair, rustls::ALL_VERSIONS, &[b"h2"]), address).await;
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let first = hyper::body::Frame::data(bytes::Bytes::from_static(b"1"));
+    let first = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(first)]);
+    let body = http_body_util::StreamBody::new(first.chain(futures_util::stream::pending()));
+    let request = hyper::Request::post("https://b.plane.test/").header("content-length", "5");
+    let asking = sender.send_request(request.body(body).unwrap());
+    let reading = async {
+        let (mut inner, mut seen) = (backend.accept().await.unwrap().0, Vec::new());
+        while inner.read_buf(&mut seen).await.is_ok_and(|bytes| bytes > 0) {}
+        seen
+    };
+    let both = async { tokio::join!(asking, reading) };
+    let (response, seen) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    assert_eq!(response.unwrap().status().as_u16(), 408);
+    assert!(seen.ends_with(b"\r\n\r\n1"), "{}", seen.escape_ascii());
+    tokio::time::timeout(Duration::from_secs(20), activity.idle_for(Duration::from_millis(1))).await.unwrap();
+    connection.abort();
 }

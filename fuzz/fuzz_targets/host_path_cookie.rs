@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| plane_drone::proxy::fuzzing::host_path_cookie(data));
