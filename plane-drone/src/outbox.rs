@@ -79,7 +79,9 @@ impl Refused {
     }
 
     fn forget(&mut self, sent: &[i64]) {
-        sent.iter().for_each(|number| drop(self.0.remove(number)));
+        for number in sent {
+            self.0.remove(number);
+        }
     }
 }
 
