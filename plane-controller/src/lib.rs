@@ -139,7 +139,8 @@ impl Core {
     }
 
     async fn heartbeat(&self) -> Result<u64, NatsError> {
-        let heartbeat = Heartbeat { heartbeat: (), trusted: self.grants.trusted() };
+        let (trusted, made) = self.grants.trusted().unzip();
+        let heartbeat = Heartbeat { heartbeat: (), trusted, made };
         self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &heartbeat).await
     }
 }
@@ -303,7 +304,8 @@ async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, &core.tasks).await?;
     core.catch_up().await;
     // It grants no locks, so it need not know whether the log lacks something from before.
-    core.grants.vouch(core.nats.server());
+    let info = core.nats.info(StreamName::State).await?;
+    core.grants.vouch(core.nats.server(), info.map(|info| info.created));
     core.tasks.spawn_essential("watch the log", loss::watch(core.clone()));
     match core.zone {
         Some(_) => Ok(vec![acme::serve(core).await?]),

@@ -2,7 +2,7 @@
 //! disk before they answer, but let the operating system keep it in memory for up to their `sync_interval`.
 
 use crate::{Core, steady::Doubt};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     id::{ClusterName, DroneId},
     message::{
@@ -32,7 +32,8 @@ const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Same,
-    Lost,
+    /// It lacks something; with when it was made, where it is another one.
+    Lost(Option<Timestamp>),
 }
 
 /// Watches for as long as the tasks run.
@@ -45,7 +46,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             if up && !core.grants.know(&core.nats.server()) {
                 // A server that restarted may have lost what it acknowledged last. What of that was never read here is
                 // missed by no comparison, and what was read since may hide that something before it is gone.
-                core.grants.doubt(&core, Doubt::Possible);
+                core.grants.doubt(&core, Doubt::Possible, None);
                 core.view.read_again();
                 core.catch_up().await;
             }
@@ -72,9 +73,9 @@ pub(crate) async fn compare(core: &Core) -> Result<bool, NatsError> {
     let dropped = core.view.dropped();
     match look(core).await? {
         Verdict::Same => Ok(true),
-        Verdict::Lost => {
+        Verdict::Lost(made) => {
             tracing::warn!("the state log is not what was read; reading it again");
-            core.grants.doubt(core, Doubt::Lost);
+            core.grants.doubt(core, Doubt::Lost, made);
             // What was compared may be gone already, and be read again.
             if core.view.dropped() == dropped {
                 core.view.read_again();
@@ -110,27 +111,30 @@ async fn look(core: &Core) -> Result<Verdict, NatsError> {
     let read = core.view.read(World::sequence);
     let Some(info) = core.nats.info(StreamName::State).await? else {
         core.make_streams().await?;
-        return Ok(Verdict::Lost);
+        return Ok(Verdict::Lost(core.nats.info(StreamName::State).await?.map(|info| info.created)));
     };
-    if core.view.made(info.created).is_some_and(|before| before != info.created) || info.last_sequence < read {
-        return Ok(Verdict::Lost);
+    if core.grants.made().is_some_and(|before| before != info.created) {
+        return Ok(Verdict::Lost(Some(info.created)));
+    }
+    if info.last_sequence < read {
+        return Ok(Verdict::Lost(None));
     }
     for anchor in core.view.anchors() {
         if let Some(found) = core.nats.get(StreamName::State, anchor.sequence).await? {
             let same = (&found.subject, found.time) == (&anchor.subject, anchor.time);
-            return Ok(if same { Verdict::Same } else { Verdict::Lost });
+            return Ok(if same { Verdict::Same } else { Verdict::Lost(None) });
         }
         match core.nats.last(StreamName::State, &anchor.subject).await? {
             // Superseded since: it tells nothing.
             Some(newer) if newer.sequence > anchor.sequence => {}
-            Some(_) => return Ok(Verdict::Lost),
+            Some(_) => return Ok(Verdict::Lost(None)),
             None => {
                 // Who purged it may have read further than this controller. What it had read stood in the log before,
                 // so the newest entry that is there now is no older.
                 let newest = core.nats.last(StreamName::State, "state.>").await?.map(|newest| newest.time);
                 let now = newest.max(core.view.read(World::time)).unwrap_or(anchor.time);
                 if !may_be_purged(now.duration_since(anchor.time), core.timing.retention) {
-                    return Ok(Verdict::Lost);
+                    return Ok(Verdict::Lost(None));
                 }
             }
         }
@@ -146,23 +150,33 @@ fn may_be_purged(age: SignedDuration, retention: SignedDuration) -> bool {
 }
 
 /// At the start: whether the log may lack what was decided before this controller ran. It does not where another one
-/// vouched for the log of the same server, which has not restarted since.
+/// vouched for this very log, of a server that has not restarted since.
 pub(crate) async fn doubt_at_start(core: &Core) -> Result<(), NatsError> {
     let server = core.nats.server();
+    let Some(info) = core.nats.info(StreamName::State).await? else {
+        let (what, cause) = ("the state log".to_owned(), "it was deleted; it is made again".to_owned());
+        return Err(NatsError::Other { what, cause });
+    };
     let Some(newest) = core.nats.last(StreamName::State, HEARTBEAT_SUBJECT).await? else {
         // No controller has run yet, or the log is another than it was.
         match core.nats.info(StreamName::Status).await?.is_some_and(|info| info.last_sequence > 0) {
-            true => core.grants.doubt(core, Doubt::Lost),
-            false => core.grants.vouch(server),
+            true => core.grants.doubt(core, Doubt::Lost, Some(info.created)),
+            false => core.grants.vouch(server, Some(info.created)),
         }
         return Ok(());
     };
     let heartbeat = serde_json::from_slice::<Heartbeat>(&newest.payload).ok();
-    match heartbeat.and_then(|heartbeat| heartbeat.trusted) {
-        Some(trusted) if trusted == server => core.grants.vouch(server),
-        Some(_) | None => core.grants.doubt(core, Doubt::Possible),
+    match heartbeat.is_some_and(|heartbeat| vouches(&heartbeat, &server, info.created)) {
+        true => core.grants.vouch(server, Some(info.created)),
+        false => core.grants.doubt(core, Doubt::Possible, Some(info.created)),
     }
     Ok(())
+}
+
+/// Whether a heartbeat's writer knew that the log of this server, made then, lacks nothing. Who has not noticed yet that
+/// the log was deleted goes on in the new one, and vouches for the old one.
+fn vouches(heartbeat: &Heartbeat, server: &str, made: Timestamp) -> bool {
+    heartbeat.trusted.as_deref() == Some(server) && heartbeat.made == Some(made)
 }
 
 /// Calls drones while there is doubt, or while some are unknown, for as long as the tasks run.
@@ -214,6 +228,18 @@ fn unregistered(core: &Core, now: Duration) -> BTreeSet<ClusterName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_heartbeat_in_a_log_that_its_writer_has_not_read_vouches_for_nothing() {
+        let [made, again] = [1, 2].map(|second| Timestamp::from_second(second).unwrap());
+        let beat = |trusted: Option<&str>, made| Heartbeat { heartbeat: (), trusted: trusted.map(str::to_owned), made };
+        assert!(vouches(&beat(Some("s"), Some(made)), "s", made));
+        assert!(!vouches(&beat(Some("s"), Some(made)), "s", again));
+        assert!(!vouches(&beat(Some("s"), Some(made)), "t", made));
+        // One of a version that does not name the log.
+        assert!(!vouches(&beat(Some("s"), None), "s", made));
+        assert!(!vouches(&beat(None, None), "s", made));
+    }
 
     #[test]
     fn an_entry_that_was_purged_a_little_early_is_not_taken_for_lost() {

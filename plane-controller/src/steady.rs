@@ -7,6 +7,7 @@
 //! Locks are not granted while the log may lack what a drone knows: see [`Grants`].
 
 use crate::Core;
+use jiff::Timestamp;
 use plane_core::{
     id::{ClusterName, DroneId},
     message::drone::DroneState,
@@ -89,6 +90,8 @@ pub(crate) struct Grants {
 struct Trust {
     /// The server. Another one has not been thought about yet: nothing is granted from its log.
     server: String,
+    /// When the log was made that was read, where that is known.
+    made: Option<Timestamp>,
     /// Nothing where its log lacks nothing.
     hold: Option<Hold>,
 }
@@ -125,14 +128,20 @@ impl Grants {
     }
 
     /// The log of a server lacks nothing.
-    pub(crate) fn vouch(&self, server: String) {
-        *self.trust() = Trust { server, hold: None };
+    pub(crate) fn vouch(&self, server: String, made: Option<Timestamp>) {
+        *self.trust() = Trust { server, made, hold: None };
     }
 
-    /// The server whose log lacks nothing, where that is known.
-    pub(crate) fn trusted(&self) -> Option<String> {
+    /// The server whose log lacks nothing, and when that log was made, where both are known.
+    pub(crate) fn trusted(&self) -> Option<(String, Timestamp)> {
         let trust = self.trust();
-        trust.hold.is_none().then(|| trust.server.clone())
+        let made = trust.made.filter(|_| trust.hold.is_none())?;
+        Some((trust.server.clone(), made))
+    }
+
+    /// When the log was made that was read, where that is known.
+    pub(crate) fn made(&self) -> Option<Timestamp> {
+        self.trust().made
     }
 
     /// Whether what is thought here is of the log of this server.
@@ -140,8 +149,8 @@ impl Grants {
         self.trust().server == server
     }
 
-    /// No lock is granted from now on, until that is settled.
-    pub(crate) fn doubt(&self, core: &Core, doubt: Doubt) {
+    /// No lock is granted from now on, until that is settled. With `made`, the log is another one, which was made then.
+    pub(crate) fn doubt(&self, core: &Core, doubt: Doubt, made: Option<Timestamp>) {
         core.history.doubt();
         let call = core.chance.uuid().simple().to_string();
         let server = core.nats.server();
@@ -151,7 +160,8 @@ impl Grants {
             _ => doubt,
         };
         tracing::warn!(?doubt, "no locks are granted until the drones have told what they run");
-        *trust = Trust { server, hold: Some(Hold { since: core.clock.boot(), doubt, call }) };
+        let made = made.or(trust.made);
+        *trust = Trust { server, made, hold: Some(Hold { since: core.clock.boot(), doubt, call }) };
     }
 
     /// Whether locks may be granted.
@@ -237,7 +247,7 @@ mod tests {
     #[test]
     fn an_answer_to_one_call_does_not_end_a_doubt_that_came_after_it() {
         let hold = |call: &str| Hold { since: Duration::ZERO, doubt: Doubt::Possible, call: call.to_owned() };
-        let mut trust = Trust { server: "s".to_owned(), hold: Some(hold("second")) };
+        let mut trust = Trust { server: "s".to_owned(), made: None, hold: Some(hold("second")) };
         assert!(!trust.settle("first"));
         assert!(trust.hold.is_some());
         assert!(trust.settle("second"));

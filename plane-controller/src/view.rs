@@ -40,8 +40,6 @@ pub(crate) struct View {
     caught_up: watch::Sender<bool>,
     read_to: watch::Sender<u64>,
     reading: Mutex<Reading>,
-    /// When the log that is read was made.
-    made: Mutex<Option<Timestamp>>,
     /// Told when the log turns out not to be what was read.
     again: Notify,
     /// How many worlds were dropped before this one.
@@ -85,7 +83,6 @@ impl View {
             caught_up: watch::Sender::new(false),
             read_to: watch::Sender::new(0),
             reading: Mutex::default(),
-            made: Mutex::default(),
             again: Notify::new(),
             dropped: AtomicU64::new(0),
             hub: Hub::default(),
@@ -105,11 +102,6 @@ impl View {
     /// Whether all that was in the log when the reading began has been read.
     pub(crate) fn is_caught_up(&self) -> bool {
         *self.caught_up.borrow()
-    }
-
-    /// Notes when the log was made, and gives what was noted before.
-    pub(crate) fn made(&self, when: Timestamp) -> Option<Timestamp> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).replace(when)
     }
 
     /// Resolves once [`Self::is_caught_up`].

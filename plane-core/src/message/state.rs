@@ -5,6 +5,7 @@
 
 use super::{backend::BackendState, drone::DroneState};
 use crate::id::{BackendId, BearerToken, ClusterName, DroneId, LockName};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -30,6 +31,9 @@ pub struct Heartbeat {
     /// restarts has another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trusted: Option<String>,
+    /// Beside it: when the log was made that its writer has read. One that was deleted and made anew has another time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Timestamp>,
 }
 
 /// An entry about a cluster.
