@@ -127,7 +127,8 @@ impl Floor {
     fn once(&self, name: String) -> impl Future<Output = Result<Duration>> + Send + 'static {
         let (nats, echo) = (self.nats.clone(), self.echo.clone());
         async move {
-            let (entry, content) = (format!("state.floor.{name}"), Heartbeat { heartbeat: (), trusted: None, made: None });
+            let (entry, content) =
+                (format!("state.floor.{name}"), Heartbeat { heartbeat: (), trusted: None, made: None });
             let began = Instant::now();
             nats.request(&echo, ANSWER_LIMIT).await?;
             let sequence = nats.publish_expecting(entry.clone(), &content, 0).await?;

@@ -200,9 +200,11 @@ fn check(fields: &Fields) -> Result<(), Fault> {
             return fault(format!("{name} came through: {:?}", fields.text(name)));
         }
     }
-    for (name, known) in
-        [("te", &["trailers"][..]), ("connection", &["keep-alive", "close", "upgrade"]), ("upgrade", &["websocket"])]
-    {
+    for (name, known) in [
+        ("te", &["trailers"][..]),
+        ("connection", &["keep-alive", "close", "upgrade", "te"]),
+        ("upgrade", &["websocket"]),
+    ] {
         for value in fields.text(name) {
             if !known.contains(&value.to_ascii_lowercase().as_str()) {
                 return fault(format!("{name} came through: {value}"));

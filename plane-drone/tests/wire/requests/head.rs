@@ -180,7 +180,9 @@ fn connections() -> Vec<Case> {
                     && requests[0].fields.text("x-forwarded-for") == ["127.0.0.1"]
             },
         ),
-        alone("TE", "Connection: TE\r\nTE: trailers, gzip\r\n").passes(1),
+        alone("TE", "Connection: TE\r\nTE: trailers, gzip\r\n")
+            .passes(1)
+            .seen(|requests, _| requests[0].fields.text("te") == ["trailers"]),
         case("HTTP/1.0", old("") + HIDDEN).passes_and_closes(1),
         case("HTTP/1.0, kept alive", old("Connection: keep-alive\r\n")).passes(1).seen(|_, replies| {
             replies[0].minor == 0

@@ -126,11 +126,14 @@ fn connections_expectations_and_upgrades() {
     assert_eq!(seen("1.0", "Expect: 100-continue\r\n"), Ok((false, false, None)));
     assert_eq!(seen("1.1", "Expect: payment\r\n"), Err(Malformed::Expectation));
     let asks = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n";
-    assert_eq!(seen("1.1", asks), Ok((true, false, websocket.clone())));
+    assert_eq!(seen("1.1", asks), Ok((true, false, websocket)));
     assert_eq!(seen("1.0", asks), Ok((true, false, None)));
     assert_eq!(seen("1.1", "Upgrade: websocket\r\n"), Ok((true, false, None)));
     assert_eq!(seen("1.1", "Connection: Upgrade\r\nUpgrade: H2C\r\n"), Ok((true, false, None)));
-    assert_eq!(seen("1.1", "Connection: Upgrade\r\nUpgrade: h2c, websocket, x\r\n"), Ok((true, false, websocket)));
+    assert_eq!(
+        seen("1.1", "Connection: Upgrade\r\nUpgrade: h2c, websocket, x\r\n"),
+        Ok((true, false, Some("websocket, x".to_owned())))
+    );
     let bare = with(b"GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n", |head| head.expects_continue);
     assert_eq!(bare, Ok(false));
 }
