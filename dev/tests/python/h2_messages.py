@@ -340,7 +340,7 @@ def _(context):
             raise Wrong(f"{link.stream(stream).interim}")
 
 
-@case("8.1 Expect: 100-continue with the body at once, or refused")
+@case("8.1 Expect: 100-continue with the body at once")
 def _(context):
     with context.connect() as link:
         fields = [("expect", "100-continue"), ("content-length", "5")]
@@ -348,10 +348,6 @@ def _(context):
         link.send(frame(DATA, END_STREAM, stream, b"hello"))
         if link.expect_status(stream, 200).body != b"hello":
             raise Wrong("another body")
-        stream = link.headers(link.fields("POST", "/echo", fields, authority="nobody.elsewhere.test"), end=False)
-        response = link.stream(stream)
-        link.until(lambda: response.ended or response.reset is not None, "an answer")
-        link.expect_alive()
 
 
 # How it arrives ------------------------------------------------------------------------------------------------------
