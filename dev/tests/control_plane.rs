@@ -231,8 +231,8 @@ async fn a_drone_that_is_full_says_so_itself_whoever_asks() {
 
 #[tokio::test]
 async fn what_runs_on_a_drone_that_was_stopped_is_kept_and_on_one_that_died_is_not() {
-    let scheduler = "silent_secs = 2\nfence_secs = 3\nlost_secs = 4\nabandon_secs = 5\n".to_owned();
-    let agent = "lease_secs = 1\nfence_secs = 3\n".to_owned();
+    let scheduler = "silent_secs = 5\nfence_secs = 6\nlost_secs = 7\nabandon_secs = 8\n".to_owned();
+    let agent = QUICK_AGENT.to_owned();
     let settings = Settings { drones: 2, agent, scheduler, ..Settings::default() };
     let mut cluster = Cluster::start_as(settings).await.unwrap();
     let mut on: HashMap<DroneId, BackendId> = HashMap::new();

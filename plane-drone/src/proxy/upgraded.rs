@@ -77,6 +77,7 @@ impl Switched {
                 _ = tunnel::carry(client, backend, passage.clone()) => false,
             };
             if is_reset {
+                passage.record.passed();
                 // Its end may have been told long ago: only this is told to a backend that says nothing.
                 let _ = stream.stream.set_zero_linger();
             }
