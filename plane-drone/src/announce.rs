@@ -20,11 +20,13 @@ const ENDED_TOLD: SignedDuration = SignedDuration::from_mins(10);
 /// It is told again so often in any case: what the log decided about a backend here, behind its drone's back, is found.
 const EVERY: Duration = Duration::from_secs(300);
 
-/// Registers and announces at the start, after every reconnect, after having been given up, and when called.
+/// Registers and announces at the start, after every reconnect, after having been given up, and when called. What the
+/// first process of a copied memory told until it noticed the copy is found a fencing time after the start.
 pub(crate) async fn keep(agent: Arc<Agent>) {
     let stop = agent.tasks.stop_token();
     let reporting = async {
         let mut connection = agent.nats.connection();
+        let early = tokio::time::Instant::now() + agent.timing.fence;
         loop {
             let seen = connection.borrow_and_update().generation;
             let calls = agent.take_calls();
@@ -33,7 +35,8 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
             patiently("announcing", || announce(&agent, answers)).await;
             agent.add_answers(calls);
             agent.lease_now.notify_one();
-            let due = tokio::time::Instant::now() + EVERY;
+            let now = tokio::time::Instant::now();
+            let due = if now < early { early } else { now + EVERY };
             loop {
                 tokio::select! {
                     biased;

@@ -21,14 +21,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// take nothing more, and the end of a backend is worth more than the words before it.
 const LINE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Empties the outbox for as long as the tasks run; at their end, what is left is tried once more.
+/// Empties the outbox for as long as the tasks run; at their end, what is left is tried once more. Nothing is told once
+/// they have failed: another process may be this drone, and what it runs by the same ids has not ended with what ran here.
+/// Where none is, the next process tells it.
 pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
-    let (nats, store, stop) = (nats.clone(), store.clone(), tasks.stop_token());
+    let (nats, store, stop, all) = (nats.clone(), store.clone(), tasks.stop_token(), tasks.clone());
     let wake = store.outbox_news();
     tasks.spawn("outbox", async move {
         let (mut pause, mut after) = (Duration::from_millis(50), 0);
         let mut refused = Refused::default();
-        loop {
+        while !all.failed() {
             let round = send_round(&nats, &store, &mut after, &mut refused).await;
             let wait = match round {
                 Round::Empty => {
@@ -44,7 +46,9 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
             pause = (pause * 2).min(LONGEST_PAUSE);
             tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(wait) => {} }
         }
-        let _ = send_round(&nats, &store, &mut 0, &mut refused).await;
+        if !all.failed() {
+            let _ = send_round(&nats, &store, &mut 0, &mut refused).await;
+        }
     });
 }
 

@@ -22,8 +22,12 @@ impl Sim {
 
     /// Makes trouble for a while.
     pub(super) async fn make_trouble(self: Arc<Self>, until: Duration) {
-        while self.now() < until {
+        loop {
             tokio::time::sleep(self.dice.millis(100, self.options.fault_pace)).await;
+            // From then on all is mended, and a link that is cut would stay so for longer than the end is waited for.
+            if self.now() >= until {
+                return;
+            }
             self.raise_the_dead();
             self.one_fault();
         }

@@ -18,6 +18,7 @@ use plane_core::{
         schedule::SpawnRequest,
     },
     nats::Nats,
+    task::Tasks,
 };
 use plane_drone::host::{Host, HostError, LiveBackend, Offered};
 use std::{
@@ -89,6 +90,7 @@ pub(super) struct SimHost {
     pub(super) drone: DroneId,
     pub(super) clock: Clock,
     pub(super) disk: Arc<Mutex<Disk>>,
+    tasks: Tasks,
     own: Weak<Self>,
     handles: Mutex<BTreeMap<BackendId, Handle>>,
     news: Notify,
@@ -112,16 +114,21 @@ impl SimHost {
         drone: DroneId,
         clock: Clock,
         disk: Arc<Mutex<Disk>>,
+        tasks: Tasks,
     ) -> Arc<Self> {
         let (handles, news, told) = (Mutex::default(), Notify::new(), Notify::new());
         Arc::new_cyclic(|own| {
             let own = own.clone();
-            Self { sim, process, machine, cluster, drone, clock, disk, own, handles, news, told }
+            Self { sim, process, machine, cluster, drone, clock, disk, tasks, own, handles, news, told }
         })
     }
 
+    /// Runs something until the process is told to stop.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.sim.processes.spawn(self.process, task);
+        let stop = self.tasks.stop_token();
+        self.sim.processes.spawn(self.process, async move {
+            stop.run_until_cancelled(task).await;
+        });
     }
 
     /// Takes up what an earlier process had begun.

@@ -136,7 +136,8 @@ impl Sim {
             Kind::Drone { id, disk, capacity } => {
                 let timing = Timing { lease: Duration::from_secs(1), fence: self.options.scheduler().timing().fence };
                 let fence = Arc::new(Fence::closed(clock.clone(), timing.fence));
-                let host = SimHost::new(self.clone(), process, machine, cluster(), id.clone(), clock.clone(), disk);
+                let (this, time, group) = (self.clone(), clock.clone(), tasks.clone());
+                let host = SimHost::new(this, process, machine, cluster(), id.clone(), time, disk, group);
                 host.resume();
                 lease::watch(host.clone(), fence.clone(), &tasks);
                 let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(machine).unwrap_or(0)));
