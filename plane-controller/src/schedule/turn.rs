@@ -40,6 +40,10 @@ impl Turn {
         core.deciding.locks().insert(key.clone()).then(|| Self { core: core.clone(), key })
     }
 
+    pub(super) fn key(&self) -> &(ClusterName, LockName) {
+        &self.key
+    }
+
     /// Gives it back once this controller's own world shows what was decided: the next would decide on the past.
     pub(super) fn end_after(self, sequence: u64) {
         let (core, stop) = (self.core.clone(), self.core.tasks.stop_token());
