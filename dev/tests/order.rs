@@ -8,7 +8,7 @@ use plane_core::{
     message::{
         backend::{BackendState, StatusReport},
         schedule::{ScheduleRequest, ScheduleResponse},
-        state::{BackendMessage, EntryBody, LockEntry, StateEntry, lock_subject},
+        state::{Assignment, BackendMessage, EntryBody, LockEntry, StateEntry, lock_subject, state_subject},
     },
     nats::{Nats, NatsError, Serving, StreamName},
 };
@@ -121,6 +121,41 @@ fn a_free_lock_whose_entry_was_purged_is_granted_with_a_higher_token() {
         // The one that was taken back, and the one that was accepted.
         assert_eq!(assignments_since(&stage, before).await, 2);
         assert_eq!(ask(&stage).await.unwrap(), Some((second, false)));
+    })
+    .unwrap();
+}
+
+/// Writes an assignment of a backend; gives its sequence.
+async fn assign(stage: &Stage, backend: &BackendId, assignment: Assignment, expected: u64) -> u64 {
+    let message = BackendMessage::Assignment(assignment);
+    let entry = StateEntry::backend(stage.cluster.clone(), backend.clone(), message);
+    stage.nats.publish_expecting(entry.subject(), &entry, expected).await.unwrap()
+}
+
+#[test]
+fn a_report_of_a_drone_whose_assignment_has_not_been_read_is_entered() {
+    stage::play(|stage| async move {
+        let (backend, unread) = (BackendId::random(), BackendId::random());
+        let (first, second, neither) = (DroneId::random(), DroneId::random(), DroneId::random());
+        let assigned = assign(&stage, &backend, Assignment::to(first, None), 0).await;
+        sleep(Duration::from_secs(1)).await;
+        stage.hold_back();
+        let accepted = Assignment { accepted: true, ..Assignment::to(second.clone(), None) };
+        assign(&stage, &backend, accepted.clone(), assigned).await;
+        assign(&stage, &unread, accepted, 0).await;
+        let reports = [
+            (&backend, &neither, BackendState::Loading, false),
+            (&backend, &second, BackendState::Starting, true),
+            (&backend, &second, BackendState::Exited, true),
+            (&unread, &neither, BackendState::Starting, false),
+            (&unread, &second, BackendState::Exited, true),
+        ];
+        for (backend, drone, state, counts) in reports {
+            stage.nats.request(&report(&stage, drone, backend, state), PATIENCE).await.unwrap();
+            let subject = state_subject(&stage.cluster, backend, state);
+            let entered = stage.nats.last(StreamName::State, &subject).await.unwrap().is_some();
+            assert_eq!(entered, counts, "{backend} is {state}, says {drone}");
+        }
     })
     .unwrap();
 }
