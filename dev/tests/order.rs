@@ -8,7 +8,9 @@ use plane_core::{
     message::{
         backend::{BackendState, StatusReport},
         schedule::{ScheduleRequest, ScheduleResponse},
-        state::{Assignment, BackendMessage, EntryBody, LockEntry, StateEntry, lock_subject, state_subject},
+        state::{
+            Assignment, BackendMessage, EntryBody, HeldLock, Holder, LockEntry, StateEntry, lock_subject, state_subject,
+        },
     },
     nats::{Nats, NatsError, Serving, StreamName},
 };
@@ -156,6 +158,61 @@ fn a_report_of_a_drone_whose_assignment_has_not_been_read_is_entered() {
             let entered = stage.nats.last(StreamName::State, &subject).await.unwrap().is_some();
             assert_eq!(entered, counts, "{backend} is {state}, says {drone}");
         }
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_waits_for_a_drone_in_vain_is_given_the_holder_that_the_lock_has_got_meanwhile() {
+    stage::play(|stage| async move {
+        let asking = ask(&stage);
+        let holding = async {
+            // There is no drone: it is waited for by now, and for a moment more.
+            sleep(Duration::from_millis(100)).await;
+            let (backend, token) = (BackendId::random(), 1);
+            let held = HeldLock { name: "l".parse().unwrap(), token };
+            let assignment = Assignment::to(DroneId::random(), None);
+            let accepted = Assignment { accepted: true, lock: Some(held.clone()), ..assignment };
+            assign(&stage, &backend, accepted, 0).await;
+            let holder = Some(Holder { backend: backend.clone(), token });
+            let entry = LockEntry { lock: held.name, holder, last_token: None };
+            let entry = StateEntry::lock(stage.cluster.clone(), entry);
+            stage.nats.publish_expecting(entry.subject(), &entry, 0).await.unwrap();
+            backend
+        };
+        let (answer, backend) = tokio::join!(asking, holding);
+        assert_eq!(answer.unwrap(), Some((backend, false)));
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_comes_next_does_not_decide_a_lock_before_its_hold_has_been_read() {
+    stage::play(|stage| async move {
+        let (_, _serving, tokens) = drone(&stage).await;
+        stage.hold_back();
+        let before = stage.nats.info(StreamName::State).await.unwrap().unwrap().last_sequence;
+        let next = async {
+            sleep(Duration::from_millis(100)).await;
+            ask(&stage).await
+        };
+        let reading = async {
+            sleep(Duration::from_millis(200)).await;
+            assert_eq!(tokens.lock().unwrap().len(), 1);
+            // All up to the assignment, and not the hold behind it.
+            let subject = lock_subject(&stage.cluster, &"l".parse().unwrap());
+            let hold = stage.nats.last(StreamName::State, &subject).await.unwrap().unwrap().sequence;
+            stage.release(usize::try_from(hold - before - 1).unwrap());
+            sleep(Duration::from_millis(500)).await;
+            stage.release_all();
+        };
+        let (first, next, ()) = tokio::join!(ask(&stage), next, reading);
+        let (backend, spawned) = first.unwrap().unwrap();
+        assert!(spawned);
+        assert_eq!(next.unwrap(), Some((backend, false)));
+        // The assignment and its acceptance: nothing was assigned in vain.
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(assignments_since(&stage, before).await, 1);
     })
     .unwrap();
 }

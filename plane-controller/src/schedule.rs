@@ -17,7 +17,7 @@ use crate::{
     history,
     lock::{Standing, standing},
 };
-use decision::{Outcome, decide};
+use decision::{Decided, Outcome, decide};
 use id::id_for;
 use plane_core::{
     id::BackendId,
@@ -71,9 +71,10 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest, deadline: Instant) 
     }
     let Some(lock) = request.lock.clone() else {
         let (backend, sequence) = id_for(core, &request).await?;
-        return match decide(core, &request, &backend, sequence, None, deadline).await? {
-            Outcome::Scheduled(answer, sequence) => {
-                core.answerable(sequence, deadline).await?;
+        let Decided { outcome, written } = decide(core, &request, &backend, sequence, None, deadline).await;
+        return match outcome? {
+            Outcome::Scheduled(answer) => {
+                core.answerable(written, deadline).await?;
                 Ok(answer)
             }
             Outcome::NoDrone | Outcome::LockTaken(_) => Ok(ScheduleResponse::NoDroneAvailable),

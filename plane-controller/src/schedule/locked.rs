@@ -2,7 +2,7 @@
 //! of a lock that nobody holds was purged, the log is asked what it has, and that is expected next.
 
 use super::{
-    decision::{Outcome, decide},
+    decision::{Decided, Outcome, decide},
     id::id_for,
     turn::Turn,
 };
@@ -52,14 +52,31 @@ pub(super) async fn decide_lock(
             _ => id_for(core, request).await?,
         };
         let hold = Some((HeldLock { name: lock.clone(), token }, sequence));
-        match decide(core, request, &backend, assigned, hold, deadline).await? {
-            Outcome::Scheduled(answer, sequence) => {
-                turn.end_after(sequence);
-                core.answerable(sequence, deadline).await?;
+        let Decided { outcome, written } = decide(core, request, &backend, assigned, hold, deadline).await;
+        match outcome {
+            Ok(Outcome::Scheduled(answer)) => {
+                turn.end_after(written);
+                core.answerable(written, deadline).await?;
                 return Ok(Some(answer));
             }
-            Outcome::NoDrone => return Ok(Some(ScheduleResponse::NoDroneAvailable)),
-            Outcome::LockTaken(sequence) => {
+            Ok(Outcome::NoDrone) if written == 0 => {
+                // While a drone was waited for, somebody else may have got the lock.
+                let in_log = log::lock_entry(&core.nats, cluster, lock).await.map_err(|e| unavailable(&e))?;
+                let Some((LockEntry { holder: Some(_), .. }, held)) = in_log else {
+                    return Ok(Some(ScheduleResponse::NoDroneAvailable));
+                };
+                turn.end_after(held);
+                return Ok(None);
+            }
+            Ok(Outcome::NoDrone) => {
+                turn.end_after(written);
+                return Ok(Some(ScheduleResponse::NoDroneAvailable));
+            }
+            Err(fault) => {
+                turn.end_after(written);
+                return Err(fault);
+            }
+            Ok(Outcome::LockTaken(sequence)) => {
                 *withdrawn = Some(sequence);
                 // Behind the other's hold in the log: who looks next sees it.
                 let _ = tokio::time::timeout_at(deadline, core.view.has_read(sequence)).await;
