@@ -21,13 +21,14 @@ mod network;
 mod process;
 mod run;
 mod server;
+pub mod stage;
 mod stream;
 mod transport;
 mod twins;
 
 use clients::Clients;
 use dice::Dice;
-pub(crate) use loopback::Loopback;
+pub(crate) use loopback::{Loopback, virtual_clock};
 use machine::Machine;
 use plane_core::message::drone::Capacity;
 use run::{Sim, lock};

@@ -5,6 +5,7 @@ use crate::{
     log::{self, Written},
 };
 use plane_core::{
+    id::DroneId,
     message::{
         Answer, Fault, FaultCode,
         backend::{BackendState, StatusReport, TerminateRequest},
@@ -67,28 +68,54 @@ async fn register(core: &Core, request: RegisterRequest) -> Answer<bool> {
 }
 
 /// What a report meets.
+#[derive(Default)]
 struct Met {
     current: Option<BackendState>,
     newest: Option<i64>,
-    assigned: Option<Assigned>,
+    assigned: Option<Given>,
+}
+
+/// An assignment, and its sequence.
+struct Given {
+    assignment: Assignment,
+    sequence: u64,
+}
+
+impl Given {
+    fn of(assigned: &Assigned) -> Self {
+        let Assigned { accepted, withdrawn, sequence, .. } = *assigned;
+        Self { assignment: Assignment { accepted, withdrawn, ..assigned.again() }, sequence }
+    }
+
+    /// Whether a drone's report of the backend counts.
+    fn admits(&self, drone: &DroneId, state: BackendState, reason: Option<&str>) -> bool {
+        // The log may have lost that a backend ran after its id had been free again. What its drone ended is told.
+        let ended = self.assignment.withdrawn && state == BackendState::Lost && reason.is_some();
+        ended || (self.assignment.drone == *drone && !self.assignment.withdrawn)
+    }
 }
 
 async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
     let StatusReport { cluster, state, backend, time, drone, reason, exit_code } = report;
     let known = core.view.read(|world| {
         let found = world.backend(&cluster, &backend)?;
-        let (newest, assigned) = (found.newest_timestamp(), found.assignment.clone());
+        let (newest, assigned) = (found.newest_timestamp(), found.assignment.as_ref().map(Given::of));
         Some(Met { current: found.state(), newest, assigned })
     });
-    let Met { current, newest, assigned } = known.unwrap_or(Met { current: None, newest: None, assigned: None });
+    let Met { current, newest, mut assigned } = known.unwrap_or_default();
     if current.is_some_and(|current| !current.may_precede(state)) {
         return Ok(());
     }
-    if let Some(assigned) = assigned {
-        // The log may have lost that a backend ran after its id had been free again. What its drone ended is told.
-        let ended = assigned.withdrawn && state == BackendState::Lost && reason.is_some();
-        if !ended && (assigned.drone != drone || assigned.withdrawn) {
-            let assigned = assigned.drone;
+    // What is answered is struck off the drone's list, so it is not judged by what this controller has not read yet.
+    if !assigned.as_ref().is_some_and(|given| given.admits(&drone, state, reason.as_deref())) {
+        let in_log = log::assignment(&core.nats, &cluster, &backend).await.map_err(|e| unavailable(&e))?;
+        let read = assigned.as_ref().map_or(0, |given| given.sequence);
+        let newer = in_log.filter(|(_, sequence)| *sequence > read);
+        assigned = newer.map(|(assignment, sequence)| Given { assignment, sequence }).or(assigned);
+    }
+    if let Some(given) = assigned {
+        if !given.admits(&drone, state, reason.as_deref()) {
+            let assigned = given.assignment.drone;
             tracing::warn!(%backend, %drone, %assigned, %state, "a report of a drone that may not run the backend; ignored");
             return Ok(());
         }
@@ -96,10 +123,11 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
             refuse_if_it_runs(core, TerminateRequest { cluster_id: cluster.clone(), backend_id: backend.clone() })
                 .await?;
         }
-        if !assigned.accepted && !assigned.withdrawn {
+        let Given { assignment, sequence } = given;
+        if !assignment.accepted && !assignment.withdrawn {
             // A drone that does not write its acceptance runs it: its controller died before it could note that.
-            let accepted = Assignment { accepted: true, ..assigned.again() };
-            let noted = log::assign(&core.nats, &cluster, &backend, accepted, assigned.sequence).await;
+            let accepted = Assignment { accepted: true, ..assignment };
+            let noted = log::assign(&core.nats, &cluster, &backend, accepted, sequence).await;
             noted.map_err(|e| unavailable(&e))?;
         }
     }

@@ -2,12 +2,12 @@
 
 use plane_core::{
     clock::Clock,
-    id::{BackendId, ClusterName, DroneId},
+    id::{BackendId, ClusterName, DroneId, LockName},
     message::{
         drone::DroneState,
         state::{
             Assignment, BackendMessage, DroneMessage, EntryBody, LockEntry, ReachedState, StateEntry,
-            assignment_subject,
+            assignment_subject, lock_subject,
         },
     },
     nats::{Nats, NatsError, StreamName},
@@ -94,6 +94,24 @@ pub(crate) async fn assignment(
             EntryBody::DroneMessage(_) | EntryBody::LockMessage(_) | EntryBody::AcmeMessage(_) => None,
         }
     }))
+}
+
+/// The entry of a lock as the log has it now, with its sequence; nothing where it has none.
+///
+/// # Errors
+/// Also where there is one that cannot be read: a newer version may have written who holds it.
+pub(crate) async fn lock_entry(
+    nats: &Nats,
+    cluster: &ClusterName,
+    lock: &LockName,
+) -> Result<Option<(LockEntry, u64)>, NatsError> {
+    let subject = lock_subject(cluster, lock);
+    let Some(stored) = nats.last(StreamName::State, &subject).await? else { return Ok(None) };
+    let entry = serde_json::from_slice::<StateEntry>(&stored.payload).ok();
+    match entry.map(|entry| entry.body) {
+        Some(EntryBody::LockMessage(entry)) if entry.lock == *lock => Ok(Some((entry, stored.sequence))),
+        _ => Err(NatsError::Other { what: subject, cause: "it is not an entry of the lock".to_owned() }),
+    }
 }
 
 /// Puts a drone's state into the log, unless the log has it already. Of several controllers one writes it.

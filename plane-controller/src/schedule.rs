@@ -1,12 +1,13 @@
 //! Answers `schedule` and `fetch`. Every decision stands in the log before anybody acts on it: first who may start the
 //! backend, then, where there is a lock, that the backend holds it; then a drone is asked.
 //!
-//! Here is what a client gets, and when. Whose turn it is to decide a lock is in `turn.rs`, which id a backend may have
-//! in `id.rs`, one decision from its first entry to a drone's word in `decision.rs`.
+//! Here is what a client gets, and when. Whose turn it is to decide a lock is in `turn.rs`, what is done in a turn
+//! in `locked.rs`, which id a backend may have in `id.rs`, one decision from its first entry to a drone's word in `decision.rs`.
 
 mod ask;
 mod decision;
 mod id;
+mod locked;
 mod place;
 mod turn;
 
@@ -16,14 +17,13 @@ use crate::{
     history,
     lock::{Standing, standing},
 };
-use decision::{Outcome, decide};
+use decision::{Decided, Outcome, decide};
 use id::id_for;
 use plane_core::{
     id::BackendId,
     message::{
         Answer, Fault, FaultCode,
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse},
-        state::HeldLock,
     },
     nats::{NatsError, Serving},
 };
@@ -71,9 +71,10 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest, deadline: Instant) 
     }
     let Some(lock) = request.lock.clone() else {
         let (backend, sequence) = id_for(core, &request).await?;
-        return match decide(core, &request, &backend, sequence, None, deadline).await? {
-            Outcome::Scheduled(answer, sequence) => {
-                core.answerable(sequence, deadline).await?;
+        let Decided { outcome, written } = decide(core, &request, &backend, sequence, None, deadline).await;
+        return match outcome? {
+            Outcome::Scheduled(answer) => {
+                core.answerable(written, deadline).await?;
                 Ok(answer)
             }
             Outcome::NoDrone | Outcome::LockTaken(_) => Ok(ScheduleResponse::NoDroneAvailable),
@@ -90,26 +91,11 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest, deadline: Instant) 
                 core.answerable(0, deadline).await?;
                 return Ok(ScheduleResponse::Scheduled { drone, backend_id: backend, bearer_token, spawned: false });
             }
-            Standing::Free { sequence, next_token } if core.grants.are_open(core) => {
-                if let Some(turn) = Turn::take(core, &request.cluster, &lock) {
-                    let (backend, expected) = match (withdrawn, &chosen) {
-                        (Some(sequence), Some(chosen)) => (chosen.clone(), sequence),
-                        _ => id_for(core, &request).await?,
-                    };
-                    let hold = Some((HeldLock { name: lock.clone(), token: next_token }, sequence));
-                    match decide(core, &request, &backend, expected, hold, deadline).await? {
-                        Outcome::Scheduled(answer, sequence) => {
-                            turn.end_after(sequence);
-                            core.answerable(sequence, deadline).await?;
-                            return Ok(answer);
-                        }
-                        Outcome::NoDrone => return Ok(ScheduleResponse::NoDroneAvailable),
-                        Outcome::LockTaken(sequence) => {
-                            withdrawn = Some(sequence);
-                            // Behind the other's hold in the log: who looks next sees it.
-                            let _ = tokio::time::timeout_at(deadline, core.view.has_read(sequence)).await;
-                        }
-                    }
+            Standing::Free { .. } if core.grants.are_open(core) => {
+                if let Some(turn) = Turn::take(core, &request.cluster, &lock)
+                    && let Some(answer) = locked::decide_lock(core, &request, turn, &mut withdrawn, deadline).await?
+                {
+                    return Ok(answer);
                 }
             }
             Standing::Free { .. } | Standing::Undecided => {}

@@ -10,17 +10,43 @@ use super::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use jiff::{SignedDuration, Timestamp};
 use plane_core::{
-    clock::Clock,
+    clock::{Clock, TimeSource},
     nats::{Connection, From, Incoming, Nats, NatsError, Stored, StreamConfig, StreamInfo, StreamName, Transport},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+/// The clock of the runtime, which goes on when there is nothing to do.
+struct VirtualClock {
+    start: Instant,
+    began: Timestamp,
+}
+
+impl TimeSource for VirtualClock {
+    fn wall(&self) -> Timestamp {
+        let since = SignedDuration::try_from(self.start.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.began.saturating_add(since).unwrap_or(Timestamp::MAX)
+    }
+
+    fn boot(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// The clock of the runtime, from now on.
+pub(crate) fn virtual_clock() -> Clock {
+    Clock::from_source(VirtualClock { start: Instant::now(), began: Timestamp::now() })
+}
 
 /// The prefix of the subjects that answers go to.
 const INBOX: &str = "_INBOX.";
@@ -39,6 +65,8 @@ struct Inside {
     readers: Vec<Reader>,
     inboxes: BTreeMap<u64, oneshot::Sender<Bytes>>,
     next: u64,
+    /// What readers are not given yet; nothing where they are given everything at once.
+    held_back: Option<VecDeque<(StreamName, Stored)>>,
 }
 
 struct Subscription {
@@ -63,8 +91,32 @@ impl fmt::Debug for Loopback {
 impl Loopback {
     /// A server whose streams have the time of `clock`.
     pub(crate) fn connect(clock: Clock) -> Nats {
+        Nats::over(Self::new(clock))
+    }
+
+    pub(super) fn new(clock: Clock) -> Arc<Self> {
         let connection = watch::Sender::new(Connection { up: true, generation: 1 });
-        Nats::over(Arc::new(Self { clock, connection, inside: Mutex::default() }))
+        Arc::new(Self { clock, connection, inside: Mutex::default() })
+    }
+
+    /// From now on readers are not given what is stored.
+    pub(super) fn hold_back(&self) {
+        self.inside().held_back.get_or_insert_default();
+    }
+
+    /// Readers are given the oldest of what was held back.
+    pub(super) fn release(&self, count: usize) {
+        let mut inside = self.inside();
+        let held_back = inside.held_back.iter_mut();
+        let oldest: Vec<_> = held_back.flat_map(|held| held.drain(..count.min(held.len()))).collect();
+        oldest.iter().for_each(|(stream, message)| inside.give(*stream, message));
+    }
+
+    /// Readers are given everything again.
+    pub(super) fn release_all(&self) {
+        let mut inside = self.inside();
+        let held_back = inside.held_back.take().unwrap_or_default();
+        held_back.iter().for_each(|(stream, message)| inside.give(*stream, message));
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -97,6 +149,13 @@ impl Inside {
     }
 
     fn feed(&mut self, stream: StreamName, message: &Stored) {
+        match &mut self.held_back {
+            Some(held_back) => held_back.push_back((stream, message.clone())),
+            None => self.give(stream, message),
+        }
+    }
+
+    fn give(&mut self, stream: StreamName, message: &Stored) {
         self.readers.retain(|reader| !reader.sender.is_closed());
         let wanted = |reader: &&Reader| reader.stream == stream && matches(&reader.filter, &message.subject);
         for reader in self.readers.iter().filter(wanted) {

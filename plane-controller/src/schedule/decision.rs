@@ -29,10 +29,17 @@ use plane_core::{
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// A decision that has come to its end, whatever that is.
+pub(super) struct Decided {
+    pub(super) outcome: Answer<Outcome>,
+    /// The sequence of the newest entry that is known to have been written for it; 0 where none was.
+    pub(super) written: u64,
+}
+
 /// How far a decision came.
 pub(super) enum Outcome {
-    /// A drone has it; the sequence of the newest entry that was written for it.
-    Scheduled(ScheduleResponse, u64),
+    /// A drone has it.
+    Scheduled(ScheduleResponse),
     /// Somebody else got the lock; the sequence under which the assignment was taken back.
     LockTaken(u64),
     NoDrone,
@@ -46,7 +53,7 @@ pub(super) async fn decide(
     expected: u64,
     hold: Option<(HeldLock, u64)>,
     deadline: Instant,
-) -> Answer<Outcome> {
+) -> Decided {
     let mut decision = Decision {
         core,
         request,
@@ -56,12 +63,13 @@ pub(super) async fn decide(
         refused: Vec::new(),
         drone: None,
         sequence: expected,
+        written: 0,
     };
     let outcome = decision.run(hold.map(|(_, sequence)| sequence), deadline).await;
-    if !matches!(outcome, Ok(Outcome::Scheduled(..))) {
+    if !matches!(outcome, Ok(Outcome::Scheduled(_))) {
         core.view.in_flight.remove(backend);
     }
-    outcome
+    Decided { outcome, written: decision.written }
 }
 
 pub(super) struct Decision<'a> {
@@ -74,6 +82,8 @@ pub(super) struct Decision<'a> {
     drone: Option<DroneId>,
     /// The sequence of the newest assignment.
     pub(super) sequence: u64,
+    /// The sequence of the newest entry, be it an assignment or the hold; 0 before the first.
+    written: u64,
 }
 
 impl Decision<'_> {
@@ -86,7 +96,7 @@ impl Decision<'_> {
             let holder = Some(Holder { backend: self.backend.clone(), token: held.token });
             let entry = LockEntry { lock: held.name, holder, last_token: None };
             match log::hold(&self.core.nats, &self.request.cluster, entry, expected).await {
-                Ok(Written::Won(_)) => {}
+                Ok(Written::Won(sequence)) => self.written = sequence,
                 Ok(Written::Lost) => {
                     self.take_back().await?;
                     return Ok(Outcome::LockTaken(self.sequence));
@@ -139,10 +149,7 @@ impl Decision<'_> {
         let (cluster, backend_id) = (&self.request.cluster, self.backend.clone());
         tracing::debug!(%cluster, backend = %backend_id, %drone, "scheduled");
         let bearer_token = self.bearer_token.clone();
-        Outcome::Scheduled(
-            ScheduleResponse::Scheduled { drone, backend_id, bearer_token, spawned: true },
-            self.sequence,
-        )
+        Outcome::Scheduled(ScheduleResponse::Scheduled { drone, backend_id, bearer_token, spawned: true })
     }
 
     fn assignment(&self, drone: DroneId) -> Assignment {
@@ -177,7 +184,7 @@ impl Decision<'_> {
         let (nats, cluster) = (&self.core.nats, &self.request.cluster);
         match log::assign(nats, cluster, self.backend, assignment, self.sequence).await {
             Ok(Written::Won(sequence)) => {
-                self.sequence = sequence;
+                (self.sequence, self.written) = (sequence, sequence);
                 Ok(true)
             }
             Ok(Written::Lost) => Ok(false),
@@ -191,8 +198,8 @@ impl Decision<'_> {
             return Ok(None);
         }
         match self.settled().await? {
-            Outcome::Scheduled(ScheduleResponse::Scheduled { drone, .. }, _) => Ok(Some(drone)),
-            Outcome::Scheduled(..) | Outcome::LockTaken(_) | Outcome::NoDrone => Ok(None),
+            Outcome::Scheduled(ScheduleResponse::Scheduled { drone, .. }) => Ok(Some(drone)),
+            Outcome::Scheduled(_) | Outcome::LockTaken(_) | Outcome::NoDrone => Ok(None),
         }
     }
 
@@ -203,11 +210,11 @@ impl Decision<'_> {
         let found = log::assignment(&self.core.nats, &self.request.cluster, self.backend).await;
         match found.map_err(|e| unavailable(&e))? {
             Some((assignment, sequence)) if assignment.accepted => {
-                self.sequence = sequence;
+                (self.sequence, self.written) = (sequence, self.written.max(sequence));
                 Ok(self.scheduled(assignment.drone))
             }
             Some((assignment, sequence)) if assignment.withdrawn => {
-                self.sequence = sequence;
+                (self.sequence, self.written) = (sequence, self.written.max(sequence));
                 Err(Fault::new(FaultCode::Unavailable, "the decision took too long and was taken back; ask again"))
             }
             Some(_) | None => Err(in_use(self.backend)),

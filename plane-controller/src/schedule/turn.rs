@@ -40,8 +40,16 @@ impl Turn {
         core.deciding.locks().insert(key.clone()).then(|| Self { core: core.clone(), key })
     }
 
+    pub(super) fn key(&self) -> &(ClusterName, LockName) {
+        &self.key
+    }
+
     /// Gives it back once this controller's own world shows what was decided: the next would decide on the past.
+    /// With 0 nothing was.
     pub(super) fn end_after(self, sequence: u64) {
+        if sequence == 0 {
+            return;
+        }
         let (core, stop) = (self.core.clone(), self.core.tasks.stop_token());
         core.clone().tasks.spawn("end of a turn", async move {
             let read = tokio::time::timeout(READ_LIMIT, core.view.has_read(sequence));

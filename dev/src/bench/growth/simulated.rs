@@ -8,13 +8,12 @@ use super::{
     },
     ANSWER_LIMIT, Growth, start_at_rate,
 };
-use crate::sim::Loopback;
+use crate::sim::{Loopback, virtual_clock};
 use anyhow::{Context, Result};
-use jiff::{SignedDuration, Timestamp};
 use plane_controller::{Parts, Rules, config::SchedulerConfig};
 use plane_core::{
     chance::Chance,
-    clock::{Clock, TimeSource},
+    clock::Clock,
     id::ClusterName,
     message::schedule::{FetchRequest, ScheduleRequest},
     nats::{Nats, StreamName},
@@ -32,23 +31,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// How many rows the curve has.
 const ROWS: u32 = 12;
 
-/// The clock of the runtime, which goes on when there is nothing to do.
-struct VirtualClock {
-    start: Instant,
-    began: Timestamp,
-}
-
-impl TimeSource for VirtualClock {
-    fn wall(&self) -> Timestamp {
-        let since = SignedDuration::try_from(self.start.elapsed()).unwrap_or(SignedDuration::MAX);
-        self.began.saturating_add(since).unwrap_or(Timestamp::MAX)
-    }
-
-    fn boot(&self) -> Duration {
-        self.start.elapsed()
-    }
-}
-
 /// Starts and ends backends at a steady rate in virtual time, and prints memory and log as they go.
 ///
 /// # Errors
@@ -61,7 +43,7 @@ pub fn simulated(growth: Growth) -> Result<()> {
 #[allow(clippy::print_stdout, reason = "this is what it is for")]
 async fn run(growth: Growth) -> Result<()> {
     let (real, used) = (std::time::Instant::now(), processor_time_of(std::process::id())?);
-    let clock = Clock::from_source(VirtualClock { start: Instant::now(), began: Timestamp::now() });
+    let clock = virtual_clock();
     let (nats, tasks) = (Loopback::connect(clock.clone()), Tasks::new());
     let cluster: ClusterName = "growth.test".parse()?;
     control(&nats, &growth, &clock, &cluster, &tasks).await?;

@@ -1,0 +1,88 @@
+//! One controller over a server in memory, in virtual time: for what has to happen in a certain order.
+
+use super::{Loopback, virtual_clock};
+use anyhow::{Result, ensure};
+use plane_controller::{Parts, Rules, config::SchedulerConfig};
+use plane_core::{
+    chance::Chance, clock::Clock, id::ClusterName, message::schedule::FetchRequest, nats::Nats, task::Tasks,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// How long whoever asks the controller waits.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A controller that answers, and its server.
+#[derive(Debug)]
+pub struct Stage {
+    /// A connection to the server.
+    pub nats: Nats,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// What runs for as long as the stage stands.
+    pub tasks: Tasks,
+    server: Arc<Loopback>,
+}
+
+/// Plays what has to happen, once the controller answers and has been up for as long as it waits for drones.
+///
+/// # Errors
+/// Where the controller does not start.
+pub fn play<T, F: Future<Output = T>>(scenario: impl FnOnce(Arc<Stage>) -> F) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(async {
+        let clock = virtual_clock();
+        let server = Loopback::new(clock.clone());
+        let stage = Arc::new(Stage {
+            nats: Nats::over(server.clone()),
+            cluster: "stage.test".parse()?,
+            tasks: Tasks::new(),
+            server,
+        });
+        stage.control(clock).await?;
+        sleep(Duration::from_secs(10)).await;
+        let outcome = scenario(stage.clone()).await;
+        // To wait for tasks that sleep would only let virtual time pass: they end with the runtime.
+        stage.tasks.stop_token().cancel();
+        Ok(outcome)
+    })
+}
+
+impl Stage {
+    async fn control(&self, clock: Clock) -> Result<()> {
+        let parts = Parts {
+            scheduler: Some(SchedulerConfig::default()),
+            zone: Some(Arc::default()),
+            rules: Rules::default(),
+            clock,
+            chance: Chance::system(),
+        };
+        let (nats, tasks) = (self.nats.clone(), self.tasks.clone());
+        self.tasks.spawn_essential("controller", async move {
+            if let Err(error) = plane_controller::control(nats, parts, &tasks).await {
+                tasks.fail(&error.to_string());
+            }
+        });
+        let fetch = FetchRequest { cluster: self.cluster.clone(), lock: "none".parse()? };
+        while self.nats.request(&fetch, PATIENCE).await.is_err() {
+            ensure!(!self.tasks.failed(), "the controller does not start");
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// From now on the controller does not read what is stored.
+    pub fn hold_back(&self) {
+        self.server.hold_back();
+    }
+
+    /// The controller reads so many of the oldest entries that were held back.
+    pub fn release(&self, count: usize) {
+        self.server.release(count);
+    }
+
+    /// The controller reads everything again.
+    pub fn release_all(&self) {
+        self.server.release_all();
+    }
+}

@@ -1,0 +1,218 @@
+//! One controller and a played drone in virtual time, where it matters what comes before what.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use jiff::Timestamp;
+use plane_core::{
+    id::{BackendId, DroneId},
+    message::{
+        backend::{BackendState, StatusReport},
+        schedule::{ScheduleRequest, ScheduleResponse},
+        state::{
+            Assignment, BackendMessage, EntryBody, HeldLock, Holder, LockEntry, StateEntry, lock_subject, state_subject,
+        },
+    },
+    nats::{Nats, NatsError, Serving, StreamName},
+};
+use plane_dev::{
+    harness::played,
+    sim::stage::{self, PATIENCE, Stage},
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+fn request(stage: &Stage) -> ScheduleRequest {
+    serde_json::from_value(serde_json::json!({
+        "cluster": stage.cluster, "max_idle_secs": 300, "metadata": {}, "lock": "l",
+        "executable": {"image": "image", "env": {}},
+    }))
+    .unwrap()
+}
+
+/// Asks for a backend with the lock; gives it and whether it was spawned for this.
+async fn ask(stage: &Stage) -> Result<Option<(BackendId, bool)>, NatsError> {
+    Ok(match stage.nats.request(&request(stage), PATIENCE).await? {
+        ScheduleResponse::Scheduled { backend_id, spawned, .. } => Some((backend_id, spawned)),
+        ScheduleResponse::NoDroneAvailable => None,
+    })
+}
+
+/// The lock as the log has it.
+async fn lock_entry(stage: &Stage) -> Option<LockEntry> {
+    let subject = lock_subject(&stage.cluster, &"l".parse().unwrap());
+    let stored = stage.nats.last(StreamName::State, &subject).await.unwrap()?;
+    match serde_json::from_slice::<StateEntry>(&stored.payload).unwrap().body {
+        EntryBody::LockMessage(entry) => Some(entry),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The tokens that the drone was told.
+type Tokens = Arc<Mutex<Vec<u64>>>;
+
+/// A drone that takes everything.
+async fn drone(stage: &Stage) -> (DroneId, Serving, Tokens) {
+    let tokens = Tokens::default();
+    let (nats, told): (Nats, Tokens) = (stage.nats.clone(), tokens.clone());
+    let (id, serving) = played::play(&stage.nats, &stage.tasks, &stage.cluster, None, move |spawn| {
+        let (nats, told) = (nats.clone(), told.clone());
+        async move {
+            told.lock().unwrap().extend(spawn.fencing_token);
+            Ok(played::accept(&nats, &spawn).await.unwrap())
+        }
+    })
+    .await
+    .unwrap();
+    (id, serving, tokens)
+}
+
+fn report(stage: &Stage, drone: &DroneId, backend: &BackendId, state: BackendState) -> StatusReport {
+    StatusReport {
+        cluster: stage.cluster.clone(),
+        state,
+        backend: backend.clone(),
+        time: Timestamp::now(),
+        drone: drone.clone(),
+        reason: None,
+        exit_code: None,
+    }
+}
+
+/// Has a backend end, and waits until its lock is free in the log.
+async fn end(stage: &Stage, drone: &DroneId, backend: &BackendId) -> LockEntry {
+    stage.nats.request(&report(stage, drone, backend, BackendState::Terminated), PATIENCE).await.unwrap();
+    loop {
+        match lock_entry(stage).await {
+            Some(entry) if entry.holder.is_none() => return entry,
+            _ => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// How many assignments were written since a sequence, of which the newest of each backend counts.
+async fn assignments_since(stage: &Stage, sequence: u64) -> usize {
+    let last = stage.nats.info(StreamName::State).await.unwrap().unwrap().last_sequence;
+    let mut count = 0;
+    for sequence in sequence + 1..=last {
+        let Some(stored) = stage.nats.get(StreamName::State, sequence).await.unwrap() else { continue };
+        let entry = serde_json::from_slice::<StateEntry>(&stored.payload);
+        if let Ok(EntryBody::BackendMessage(entry)) = entry.map(|entry| entry.body) {
+            count += usize::from(matches!(entry.message, BackendMessage::Assignment(_)));
+        }
+    }
+    count
+}
+
+#[test]
+fn a_free_lock_whose_entry_was_purged_is_granted_with_a_higher_token() {
+    stage::play(|stage| async move {
+        let (drone, _serving, tokens) = drone(&stage).await;
+        let (first, _) = ask(&stage).await.unwrap().unwrap();
+        end(&stage, &drone, &first).await;
+        // Read by the controller.
+        sleep(Duration::from_secs(1)).await;
+        let subject = lock_subject(&stage.cluster, &"l".parse().unwrap());
+        let before = stage.nats.info(StreamName::State).await.unwrap().unwrap().last_sequence;
+        stage.nats.purge(StreamName::State, &subject, before).await.unwrap();
+        let (second, spawned) = ask(&stage).await.unwrap().unwrap();
+        assert!(spawned && second != first);
+        assert!(tokens.lock().unwrap().is_sorted_by(|one, next| one < next), "{tokens:?}");
+        // The one that was taken back, and the one that was accepted.
+        assert_eq!(assignments_since(&stage, before).await, 2);
+        assert_eq!(ask(&stage).await.unwrap(), Some((second, false)));
+    })
+    .unwrap();
+}
+
+/// Writes an assignment of a backend; gives its sequence.
+async fn assign(stage: &Stage, backend: &BackendId, assignment: Assignment, expected: u64) -> u64 {
+    let message = BackendMessage::Assignment(assignment);
+    let entry = StateEntry::backend(stage.cluster.clone(), backend.clone(), message);
+    stage.nats.publish_expecting(entry.subject(), &entry, expected).await.unwrap()
+}
+
+#[test]
+fn a_report_of_a_drone_whose_assignment_has_not_been_read_is_entered() {
+    stage::play(|stage| async move {
+        let (backend, unread) = (BackendId::random(), BackendId::random());
+        let (first, second, neither) = (DroneId::random(), DroneId::random(), DroneId::random());
+        let assigned = assign(&stage, &backend, Assignment::to(first, None), 0).await;
+        sleep(Duration::from_secs(1)).await;
+        stage.hold_back();
+        let accepted = Assignment { accepted: true, ..Assignment::to(second.clone(), None) };
+        assign(&stage, &backend, accepted.clone(), assigned).await;
+        assign(&stage, &unread, accepted, 0).await;
+        let reports = [
+            (&backend, &neither, BackendState::Loading, false),
+            (&backend, &second, BackendState::Starting, true),
+            (&backend, &second, BackendState::Exited, true),
+            (&unread, &neither, BackendState::Starting, false),
+            (&unread, &second, BackendState::Exited, true),
+        ];
+        for (backend, drone, state, counts) in reports {
+            stage.nats.request(&report(&stage, drone, backend, state), PATIENCE).await.unwrap();
+            let subject = state_subject(&stage.cluster, backend, state);
+            let entered = stage.nats.last(StreamName::State, &subject).await.unwrap().is_some();
+            assert_eq!(entered, counts, "{backend} is {state}, says {drone}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_waits_for_a_drone_in_vain_is_given_the_holder_that_the_lock_has_got_meanwhile() {
+    stage::play(|stage| async move {
+        let asking = ask(&stage);
+        let holding = async {
+            // There is no drone: it is waited for by now, and for a moment more.
+            sleep(Duration::from_millis(100)).await;
+            let (backend, token) = (BackendId::random(), 1);
+            let held = HeldLock { name: "l".parse().unwrap(), token };
+            let assignment = Assignment::to(DroneId::random(), None);
+            let accepted = Assignment { accepted: true, lock: Some(held.clone()), ..assignment };
+            assign(&stage, &backend, accepted, 0).await;
+            let holder = Some(Holder { backend: backend.clone(), token });
+            let entry = LockEntry { lock: held.name, holder, last_token: None };
+            let entry = StateEntry::lock(stage.cluster.clone(), entry);
+            stage.nats.publish_expecting(entry.subject(), &entry, 0).await.unwrap();
+            backend
+        };
+        let (answer, backend) = tokio::join!(asking, holding);
+        assert_eq!(answer.unwrap(), Some((backend, false)));
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_comes_next_does_not_decide_a_lock_before_its_hold_has_been_read() {
+    stage::play(|stage| async move {
+        let (_, _serving, tokens) = drone(&stage).await;
+        stage.hold_back();
+        let before = stage.nats.info(StreamName::State).await.unwrap().unwrap().last_sequence;
+        let next = async {
+            sleep(Duration::from_millis(100)).await;
+            ask(&stage).await
+        };
+        let reading = async {
+            sleep(Duration::from_millis(200)).await;
+            assert_eq!(tokens.lock().unwrap().len(), 1);
+            // All up to the assignment, and not the hold behind it.
+            let subject = lock_subject(&stage.cluster, &"l".parse().unwrap());
+            let hold = stage.nats.last(StreamName::State, &subject).await.unwrap().unwrap().sequence;
+            stage.release(usize::try_from(hold - before - 1).unwrap());
+            sleep(Duration::from_millis(500)).await;
+            stage.release_all();
+        };
+        let (first, next, ()) = tokio::join!(ask(&stage), next, reading);
+        let (backend, spawned) = first.unwrap().unwrap();
+        assert!(spawned);
+        assert_eq!(next.unwrap(), Some((backend, false)));
+        // The assignment and its acceptance: nothing was assigned in vain.
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(assignments_since(&stage, before).await, 1);
+    })
+    .unwrap();
+}
