@@ -137,11 +137,12 @@ async fn a_drone_that_has_no_files_left_serves_again_once_it_has() {
     let pid = lone.pid().unwrap();
     let tls = Tls::trusting([lone.pair.leaf_der()]).unwrap();
     let (https, host) = (lone.drone.https().unwrap(), "b.plane.test");
-    let few = Some(open_files(pid) + 8);
+    // More than what it still opens for itself after its start.
+    let few = Some(open_files(pid) + 32);
     let id = Pid::from_raw(i32::try_from(pid).unwrap());
     prlimit(id, Resource::Nofile, Rlimit { current: few, maximum: few }).unwrap();
     let mut held = Vec::new();
-    for _ in 0..32 {
+    for _ in 0..128 {
         held.push(TcpStream::connect(https).await.unwrap());
     }
     lone.drone.daemon.logged("a connection could not be accepted").await.unwrap();
