@@ -159,7 +159,7 @@ mod tests {
         let backend = |number| AnnouncedBackend {
             backend_id: format!("b-{number}").parse().unwrap(),
             state: BackendState::Ready,
-            time: Timestamp::now(),
+            time: Timestamp::UNIX_EPOCH,
             bearer_token: None,
             lock: lock.map(|lock| lock.parse().unwrap()),
             fencing_token: lock.map(|_| u64::MAX),

@@ -168,6 +168,7 @@ async fn a_stream_whose_client_takes_nothing_ends() {
     let asking = sender.send_request(request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap());
     let playing = async {
         let mut inner = backend.accept().await.unwrap().0;
+        assert!(inner.read(&mut [0; 4096]).await.unwrap() > 0);
         inner.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
         inner
     };
