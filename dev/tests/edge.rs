@@ -132,6 +132,22 @@ fn open_files(pid: u32) -> u64 {
 }
 
 #[tokio::test]
+async fn what_is_malformed_is_counted_as_that_and_once() {
+    let mut lone = LoneDrone::start(&cluster(), backend().await, "").await.unwrap();
+    let tls = Tls::trusting([lone.pair.leaf_der()]).unwrap();
+    for asks in [
+        "GET / HTTP/1.1\r\nHost: b.plane.test\r\nA : b\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: b.plane.test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+    ] {
+        let answer = said(tls.connect(lone.drone.https().unwrap(), "b.plane.test").await.unwrap(), asks).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert!(lone.drone.daemon.stop(PATIENCE).await.unwrap().success());
+    let told = lone.drone.daemon.logged("proxy stops").await.unwrap();
+    assert!(told.contains("2 requests: malformed 2;"), "{told}");
+}
+
+#[tokio::test]
 async fn a_drone_that_has_no_files_left_serves_again_once_it_has() {
     let mut lone = LoneDrone::start(&cluster(), backend().await, "").await.unwrap();
     let pid = lone.pid().unwrap();

@@ -41,7 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
         };
         match step {
             Step::Begun(begun) => self.fulfil(begun).await,
-            Step::Malformed(why) => self.reject(why).await,
+            Step::Malformed(why, passage) => self.reject(why, passage).await,
             Step::Ended => {
                 // Through TLS an end is said as well (RFC 8446, section 6.1).
                 self.close(false).await;
@@ -51,10 +51,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
         }
     }
 
-    async fn reject(&mut self, why: Malformed) -> Next {
+    async fn reject(&mut self, why: Malformed, passage: Option<Rc<Passage>>) -> Next {
         tracing::debug!(peer = %self.seat.client.peer, %why, "a request is malformed");
         // Until it is closed it waits for no head, which could come too late as well.
-        let _passage = Passage::begin(self.seat);
+        let passage = passage.unwrap_or_else(|| Passage::begin(self.seat));
+        passage.record.refused(why.refusal());
         let (mut out, asks) = (Outgoing::default(), Asks::unknown());
         Next::request_if(self.answer(&mut out, None, &asks, true, why.refusal().into_response()).await)
     }

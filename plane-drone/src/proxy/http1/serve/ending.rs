@@ -4,6 +4,7 @@ use super::Connection;
 use crate::proxy::{
     buffer::Buffer,
     http1::{cut::Cut, decide::Asks, exchange::read, outgoing::Outgoing},
+    passage::Passage,
     refusal::Refusal,
 };
 use std::{
@@ -23,6 +24,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     /// Tells the client that the head of its request takes too long.
     pub(super) async fn end_late(&mut self) {
         let (seat, mut out, asks) = (self.seat, Outgoing::default(), Asks::unknown());
+        let passage = Passage::begin(seat);
+        passage.record.refused(Refusal::TooSlow);
         let late = pin!(self.answer(&mut out, None, &asks, true, Refusal::TooSlow.into_response()));
         seat.worker.timers.within(LINGER * 2, late).await;
     }

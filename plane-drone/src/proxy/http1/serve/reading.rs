@@ -44,7 +44,8 @@ pub(super) enum Step {
     /// A request has to wait before it can be decided on.
     Wait,
     /// There is no request.
-    Malformed(Malformed),
+    /// What it is malformed in, and its passage where it has one.
+    Malformed(Malformed, Option<Rc<Passage>>),
     /// There is one.
     Begun(Box<Begun>),
 }
@@ -128,7 +129,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             let head = match head::parse(seen, &mut self.scan, &mut space, limits) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Step::More,
-                Err(why) => return Step::Malformed(why),
+                Err(why) => return Step::Malformed(why, None),
             };
             let passage = Passage::begin(self.seat);
             let polled = pin!(decide(&passage, &self.peer, &head, &mut out.before)).poll(cx);
@@ -157,8 +158,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
         if matches!(decision, Decision::Passes(_)) && !body.is_done() && at < end {
             match body.pass(bytes, at..end, &mut out.after) {
                 Err(why) => {
-                    passage.record.refused(why.refusal());
-                    return Step::Malformed(why);
+                    return Step::Malformed(why, Some(passage));
                 }
                 Ok(passed) => {
                     out.before.extend_from_slice(bytes.get(passed.range).unwrap_or_default());
@@ -208,7 +208,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
         input.resize(end + ROOM_AFTER, 0);
         match decided {
             None => Step::Ended,
-            Some(Err(why)) => Step::Malformed(why),
+            Some(Err(why)) => Step::Malformed(why, Some(passage)),
             Some(Ok((asks, decision))) => self.begin(passage, asks, decision, out, &mut input, end),
         }
     }
