@@ -130,6 +130,8 @@ async fn pass(
         });
         admitted.await?
     };
+    // While it was held nobody was to answer it.
+    passage.moved();
     let admitted = match admitted {
         Admission::Passes(admitted) => admitted,
         Admission::Answered(response) => {

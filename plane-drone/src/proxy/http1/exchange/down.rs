@@ -108,6 +108,8 @@ impl Exchange<'_> {
         match self.down.stage {
             Stage::Head if self.is_reused && self.asks.may_repeat && !self.down.was_heard => Err(Outcome::Repeat),
             Stage::Head => Err(Outcome::Refused(Refusal::Broken)),
+            // What ends because it was given up is not complete.
+            _ if self.passage.is_fenced() => Err(self.fail(Refusal::NotYet, "the fence closed")),
             _ if is_end && self.down.body.close(&mut self.down.out.after) => {
                 self.down.is_reusable = false;
                 self.down.stage = Stage::Complete;
