@@ -46,6 +46,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 mod text;
+mod theirs;
 mod timers;
 mod tls;
 mod tunnel;

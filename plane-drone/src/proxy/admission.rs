@@ -82,7 +82,7 @@ pub(super) async fn admit<'a>(passage: &Rc<Passage>, asked: &Asked<'a, '_>) -> R
                     passage.record.refused(Refusal::NotYet);
                     return Ok(Admission::Answered(waiting::page().into_response(false)));
                 }
-                hold(passage.worker(), &waiting).await?;
+                Box::pin(hold(passage.worker(), &waiting)).await?;
                 was_held = true;
             }
             Found::Open(route) => {

@@ -2,9 +2,10 @@
 //! hyper library reads it.
 
 use super::{
-    admission::{Admission, Admitted, Asked, admit},
+    admission::{Admission, Asked, admit},
     auth,
     connection::Seat,
+    http1::Call,
     http2::Interims,
     inbound::Inbound,
     origin::{Claims, Origin},
@@ -13,7 +14,9 @@ use super::{
     refusal::Refusal,
     request::{self, Upgrade},
     strict,
+    theirs::Theirs,
     upgraded::Switched,
+    upstream::Upstream,
     waiting,
 };
 use h2::ext::Protocol;
@@ -27,7 +30,6 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
-    sync::Arc,
     task::Poll,
 };
 
@@ -46,7 +48,7 @@ pub(super) enum Reply {
 }
 
 /// Answers a request, in one way or another. Its interim answers go where there is a way for them.
-pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Inbound>, interims: Option<&Arc<Interims>>) -> Reply {
+pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Inbound>, interims: Option<&Rc<Interims>>) -> Reply {
     let passage = Passage::begin(seat);
     note(&passage, &request);
     let is_head = request.method() == Method::HEAD;
@@ -93,7 +95,7 @@ async fn pass(
     passage: &Rc<Passage>,
     seat: &Rc<Seat>,
     request: Request<Inbound>,
-    interims: Option<&Arc<Interims>>,
+    interims: Option<&Rc<Interims>>,
 ) -> Result<Reply, Refusal> {
     let upgrade = wanted_upgrade(&request, &passage.worker().shared.chance)?;
     let (mut head, mut body) = request.into_parts();
@@ -140,13 +142,22 @@ async fn pass(
         }
     };
     let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
-    request::keep_secrets(&mut head.headers, admitted.token.as_ref());
-    request::rewrite(&mut head, &seen, upgrade.as_ref())?;
-    let mut request = Request::from_parts(head, Sent::new(body, passage.clone()));
-    if let Some(interims) = interims {
-        hand_on(interims.clone(), &mut request);
-    }
-    forward(passage, &admitted, request, upgrade).await
+    let (body, token) = (Sent::new(body, passage.clone()), admitted.token.as_ref());
+    let way = match interims {
+        Some(interims) => {
+            Way::ByHand(Call::new(&admitted.upstream, &head, body, &seen, token, upgrade.as_ref()), interims)
+        }
+        None => {
+            request::keep_secrets(&mut head.headers, token);
+            request::rewrite(&mut head, &seen, upgrade.as_ref())?;
+            if !body.is_end_stream() && body.size_hint().exact().is_none() {
+                // hyper would take a GET without a length for one without a body.
+                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            Way::Hyper(Request::from_parts(head, body))
+        }
+    };
+    forward(passage, &admitted.upstream, way, upgrade).await
 }
 
 /// Who asks. Fields say something about that only where a trusted proxy stands before this one.
@@ -176,32 +187,32 @@ fn wanted_upgrade<B>(request: &Request<B>, chance: &Chance) -> Result<Option<Upg
     Ok(if request.version() == Version::HTTP_11 { Upgrade::asked(request.headers()) } else { None })
 }
 
-/// Has interim answers to a request handed on (RFC 9110, section 15.2). 100 is said where a body is waited for: the
-/// backend was not asked for it.
-fn hand_on(interims: Arc<Interims>, request: &mut Request<Sent>) {
-    hyper::ext::on_informational(request, move |head| {
-        if head.status() != StatusCode::CONTINUE {
-            let mut fields = head.headers().clone();
-            request::clean_interim(&mut fields);
-            interims.say(head.status(), fields);
-        }
-    });
+/// A request for a backend.
+enum Way<'a> {
+    /// As the hyper library sends it.
+    Hyper(Request<Sent>),
+    /// By hand, with where its interim answers go.
+    ByHand(Box<Call>, &'a Interims),
 }
 
 /// Sends a request to where it belongs, and hands the answer back.
 async fn forward(
     passage: &Rc<Passage>,
-    admitted: &Admitted<'_>,
-    mut request: Request<Sent>,
+    upstream: &Upstream,
+    way: Way<'_>,
     upgrade: Option<Upgrade>,
 ) -> Result<Reply, Refusal> {
-    let (worker, upstream) = (passage.worker(), &admitted.upstream);
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        // hyper would take a GET without a length for one without a body.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let sending = pin!(upstream.send(worker, request));
-    let (mut response, link) = worker.timers.limit(sending, |now| passage.look(now)).await??;
+    let worker = passage.worker();
+    let sending = pin!(async {
+        Ok(match way {
+            Way::ByHand(call, interims) => call.send(passage, interims).await?.map(Theirs::Call),
+            Way::Hyper(request) => {
+                let (response, link) = upstream.send(worker, request).await?;
+                response.map(|body| Theirs::Hyper { body, through: Some((upstream.clone(), link)) })
+            }
+        })
+    });
+    let mut response = worker.timers.limit(sending, |now| passage.look(now)).await??;
     if passage.is_fenced() {
         return Err(Refusal::NotYet);
     }
@@ -216,14 +227,14 @@ async fn forward(
         Some(Upgrade::Connect { .. }) if status.is_success() => return Err(Refusal::Broken),
         _ => {
             request::clean_response(response.headers_mut(), upstream.name());
-            let received = |body| Answer::Theirs(Received::new(body, passage.clone(), upstream, link));
+            let received = |theirs| Answer::Theirs(Received::new(theirs, passage.clone()));
             return Ok(Reply::Whole(response.map(received)));
         }
     };
-    let backend_side = hyper::upgrade::on(&mut response);
-    let (mut head, _) = response.into_parts();
+    let upgraded = hyper::upgrade::on(&mut response);
+    let (mut head, theirs) = response.into_parts();
     request::clean_upgrade_response(&mut head.status, &mut head.headers, upstream.name(), &upgrade)?;
     passage.record.status(head.status.as_u16());
-    let switched = Switched::new(passage.clone(), backend_side, link);
-    Ok(Reply::Switched(Response::from_parts(head, ()), switched))
+    let backend = theirs.switched(upgraded).ok_or(Refusal::Broken)?;
+    Ok(Reply::Switched(Response::from_parts(head, ()), Switched::new(passage.clone(), backend)))
 }

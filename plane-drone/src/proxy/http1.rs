@@ -8,10 +8,11 @@
 //! A connection is `serve`d: its heads are read, `decide` says what becomes of each request, and an `exchange` carries a
 //! request to its backend, through a socket of the `pool`, and the answer back, both at once. `body` passes bodies from
 //! one framing to another within the buffers that they came in, `outgoing` is what waits to be written, `own` is what we
-//! answer ourselves, `date` is what time it is, `pace` ends what takes too long, and `cut` what must not look whole.
+//! answer ourselves, `client` is how requests over HTTP/2 are sent on, `date` is what time it is, `pace` ends what takes too long, and `cut` what must not look whole.
 
 mod body;
 mod chunk;
+mod client;
 mod cut;
 mod date;
 mod decide;
@@ -34,6 +35,7 @@ mod tests;
 mod trailer;
 mod write;
 
+pub(super) use client::Call;
 pub(super) use cut::Cut;
 pub(super) use date::with_date;
 pub(super) use own::last_word;

@@ -4,19 +4,18 @@
 use super::{
     connection::Seat,
     inbound::Inbound,
-    pool::{Condition, Kept},
     record::Record,
     refusal::Refusal,
     request::clean_trailers,
+    theirs::Theirs,
     timers::{Look, after},
-    upstream::{Link, Upstream},
     whole::Whole,
     worker::Worker,
 };
 use crate::route::InFlight;
 use bytes::{Buf, Bytes};
 use http_body_util::Full;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::{
     cell::{Cell, OnceCell},
     pin::Pin,
@@ -266,27 +265,20 @@ impl Drop for Sent {
 /// The body of a response, on its way to a client.
 #[derive(Debug)]
 pub(super) struct Received {
-    inner: Incoming,
+    theirs: Theirs,
     passage: Rc<Passage>,
-    /// The connection that it comes through, and where that goes once it is complete.
-    through: Option<(Upstream, Link)>,
     /// Where it is waited for while the request has not gone to the backend as a whole.
     waits: Option<usize>,
 }
 
 impl Received {
-    pub(super) fn new(inner: Incoming, passage: Rc<Passage>, upstream: &Upstream, link: Link) -> Self {
-        Self { inner, passage, through: Some((upstream.clone(), link)), waits: None }
+    pub(super) fn new(theirs: Theirs, passage: Rc<Passage>) -> Self {
+        Self { theirs, passage, waits: None }
     }
 
     fn complete(&mut self) {
         self.passage.record.passed();
-        // One through which a request still goes is cut.
-        if let Some((upstream, link)) = self.through.take()
-            && link.condition() == Condition::Ready
-        {
-            self.passage.worker().pools.give_back(&upstream, link, self.passage.now());
-        }
+        self.theirs.release(&self.passage);
     }
 }
 
@@ -299,7 +291,7 @@ impl Body for Received {
             self.passage.record.broken_off(Refusal::NotYet);
             return Poll::Ready(Some(Err(Fenced.into())));
         }
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let polled = self.theirs.poll_frame(cx);
         match &polled {
             Poll::Ready(None) => self.complete(),
             Poll::Ready(Some(Ok(frame))) => self.passage.record.sent(frame.data_ref().map_or(0, Buf::remaining)),
@@ -316,22 +308,22 @@ impl Body for Received {
                 }
             },
         }
-        polled.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
+        polled.map(|frame| frame.map(|frame| frame.map(cleaned)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.theirs.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.theirs.size_hint()
     }
 }
 
 impl Drop for Received {
     fn drop(&mut self) {
         self.passage.worker().timers.forget(&mut self.waits);
-        if self.inner.is_end_stream() {
+        if self.theirs.is_end_stream() {
             self.complete();
         }
     }

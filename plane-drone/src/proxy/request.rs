@@ -9,7 +9,7 @@ use super::{
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
-    HeaderMap, Method, StatusCode, Uri, Version,
+    HeaderMap, StatusCode, Uri, Version,
     header::{self, Entry, HeaderName, HeaderValue},
     http::{request::Parts, uri::PathAndQuery},
 };
@@ -147,7 +147,7 @@ fn upgrade_to(fields: &mut HeaderMap, protocol: HeaderValue) {
     fields.insert(header::UPGRADE, protocol);
 }
 
-/// Makes of a request's head what the backend gets.
+/// Makes of the head of a request that the hyper library sends what the backend gets.
 pub(super) fn rewrite(head: &mut Parts, seen: &Seen<'_>, upgrade: Option<&Upgrade>) -> Result<(), Refusal> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadAddress);
     let (host, prefix) = (seen.host.clone(), seen.prefix);
@@ -170,13 +170,9 @@ pub(super) fn rewrite(head: &mut Parts, seen: &Seen<'_>, upgrade: Option<&Upgrad
         }
         None => {}
         Some(Upgrade::Field(protocol)) => upgrade_to(fields, protocol.clone()),
-        Some(Upgrade::Connect { key }) => {
-            head.method = Method::GET;
-            upgrade_to(fields, HeaderValue::from_static("websocket"));
-            fields.insert(header::SEC_WEBSOCKET_KEY, value(key)?);
-        }
+        // Only HTTP/2 has it, whose heads are not rewritten but written.
+        Some(Upgrade::Connect { .. }) => return Err(Refusal::MethodNotAllowed),
     }
-    join_crumbs(fields);
     let (origin, mut line) = (seen.origin, Vec::with_capacity(FORWARDED_BYTES));
     let written = |line: &[u8]| HeaderValue::from_bytes(line).map_err(|_| Refusal::BadAddress);
     origin.write_forwarded_for(&mut line);
@@ -256,18 +252,6 @@ pub(super) fn clean_trailers(fields: &mut HeaderMap) {
         )
     };
     strip(fields, |name| is_for_heads(name) || is_misread(name) || origin::is_forwarding(name));
-}
-
-/// HTTP/2 may split Cookie, HTTP/1.1 may not (RFC 9113, section 8.2.3).
-fn join_crumbs(fields: &mut HeaderMap) {
-    let mut crumbs = fields.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let all: Vec<&[u8]> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-        fields.insert(header::COOKIE, joined);
-    }
 }
 
 /// The response's fields as the client gets them; `name` is the backend's.

@@ -2,17 +2,16 @@
 
 use super::{
     connection::Watched,
-    dial::Socket,
-    fair::Fair,
     leaving::Leaving,
     passage::Passage,
+    theirs::Backend,
     timers::Look,
     tls::Secured,
     tunnel::{self, Side},
-    upstream::Link,
     worker::{Stage, Worker},
 };
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::{future::Future, io, pin::pin, rc::Rc};
@@ -28,28 +27,26 @@ type Tls = Watched<Secured>;
 #[derive(Debug)]
 pub(super) struct Switched {
     passage: Rc<Passage>,
-    backend: OnUpgrade,
-    link: Link,
+    backend: Backend,
 }
 
 impl Switched {
-    pub(super) fn new(passage: Rc<Passage>, backend: OnUpgrade, link: Link) -> Self {
-        Self { passage, backend, link }
+    pub(super) fn new(passage: Rc<Passage>, backend: Backend) -> Self {
+        Self { passage, backend }
     }
 
     /// Carries bytes between a client whose connection hyper gives up and the backend, until one of them ends it or the
     /// drone stops.
     pub(super) async fn with_upgraded(self, client: OnUpgrade) {
-        let Self { passage, backend, link } = self;
+        let Self { passage, backend } = self;
         let carrying = async {
-            let (client, backend) = tokio::try_join!(client, backend)?;
-            drop(link);
+            let (client, backend) = tokio::try_join!(client.map_err(io::Error::other), backend.side())?;
             // A broken connection is how most of these end.
             let _ = match bare::<Plain>(client) {
-                Ok(client) => to_backend(client, backend, passage.clone()).await,
+                Ok(client) => tunnel::carry(client, backend, passage.clone()).await,
                 Err(client) => match bare::<Tls>(client) {
-                    Ok(client) => to_backend(client, backend, passage.clone()).await,
-                    Err(client) => to_backend(whole(client), backend, passage.clone()).await,
+                    Ok(client) => tunnel::carry(client, backend, passage.clone()).await,
+                    Err(client) => tunnel::carry(whole(client), backend, passage.clone()).await,
                 },
             };
             Ok(())
@@ -62,13 +59,10 @@ impl Switched {
     where
         C: AsyncRead + AsyncWrite + Leaving + Unpin,
     {
-        let Self { passage, backend, link } = self;
+        let Self { passage, backend } = self;
         let client = Side { stream: client, early: Bytes::new() };
         let carrying = async {
-            let backend = backend.await?;
-            drop(link);
-            let Ok(Side { stream, early }) = bare::<Fair<Socket>>(backend) else { return Ok(()) };
-            let mut stream = stream.into_inner();
+            let Side { mut stream, early } = backend.side().await?;
             let backend = Side { stream: &mut stream, early };
             let is_reset = tokio::select! {
                 biased;
@@ -87,26 +81,13 @@ impl Switched {
     }
 }
 
-async fn until_closing(worker: &Worker, carrying: impl Future<Output = hyper::Result<()>>) {
+async fn until_closing(worker: &Worker, carrying: impl Future<Output = io::Result<()>>) {
     let look = |_| match worker.stage() {
         Stage::Serving | Stage::Draining => Look::Again(u64::MAX),
         Stage::Closing => Look::Over(()),
     };
     if let Ok(Err(error)) = worker.timers.limit(pin!(carrying), look).await {
         tracing::debug!(%error, "an upgrade did not come about");
-    }
-}
-
-async fn to_backend<C>(client: Side<C>, backend: Upgraded, passage: Rc<Passage>) -> io::Result<()>
-where
-    C: AsyncRead + AsyncWrite + Leaving + Unpin,
-{
-    match bare::<Fair<Socket>>(backend) {
-        Ok(Side { stream, early }) => {
-            let backend = Side { stream: stream.into_inner(), early };
-            tunnel::carry(client, backend, passage).await
-        }
-        Err(backend) => tunnel::carry(client, whole(backend), passage).await,
     }
 }
 

@@ -110,7 +110,8 @@ impl Upstream {
                 }
             }
         };
-        let mut link = self.connect(worker).await.map_err(|error| {
+        // In a box, since most requests do without.
+        let mut link = Box::pin(self.connect(worker)).await.map_err(|error| {
             self.failed(&error);
             error.refusal()
         })?;

@@ -119,6 +119,14 @@ impl Body {
         true
     }
 
+    /// The lines that came behind it, where it has chunks; all, once it is done.
+    pub(super) fn trailers(&self) -> &[u8] {
+        match &self.reader {
+            Reader::Chunked(decoder) => decoder.trailers(),
+            Reader::Length(_) | Reader::UntilClose { .. } => &[],
+        }
+    }
+
     fn put_end(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(LAST_CHUNK);
         if let Reader::Chunked(decoder) = &self.reader {

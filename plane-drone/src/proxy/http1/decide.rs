@@ -241,17 +241,25 @@ impl<'a> From<'a> {
                 put(out, &["\r\nx-forwarded-host: ", host, "\r\nforwarded: for=", node]);
                 put(out, &[";host=", quote, host, quote, ";proto=", proto, "\r\n"]);
             }
-            Self::Proxy(origin) => {
-                put(out, &["x-forwarded-for: "]);
-                origin.write_forwarded_for(out);
-                put(out, &["\r\nx-forwarded-proto: ", origin.proto()]);
-                put(out, &["\r\nx-forwarded-host: ", origin.host(host), "\r\nforwarded: "]);
-                origin.write_forwarded(host, out);
-                put(out, &["\r\n"]);
-            }
+            Self::Proxy(origin) => put_origin(out, origin, host),
         }
-        if !prefix.is_empty() {
-            put(out, &["x-forwarded-prefix: ", prefix, "\r\n"]);
-        }
+        put_prefix(out, prefix);
+    }
+}
+
+/// Writes the fields that say where a request comes from.
+pub(super) fn put_origin(out: &mut Vec<u8>, origin: &Origin, host: &str) {
+    put(out, &["x-forwarded-for: "]);
+    origin.write_forwarded_for(out);
+    put(out, &["\r\nx-forwarded-proto: ", origin.proto()]);
+    put(out, &["\r\nx-forwarded-host: ", origin.host(host), "\r\nforwarded: "]);
+    origin.write_forwarded(host, out);
+    put(out, &["\r\n"]);
+}
+
+/// Writes the field that says what stands before the path for the client, where something does.
+pub(super) fn put_prefix(out: &mut Vec<u8>, prefix: &str) {
+    if !prefix.is_empty() {
+        put(out, &["x-forwarded-prefix: ", prefix, "\r\n"]);
     }
 }

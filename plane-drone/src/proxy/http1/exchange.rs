@@ -8,6 +8,7 @@ mod heads;
 mod near;
 mod up;
 
+pub(super) use heads::{INTERIMS_MAX, RESPONSE_LIMITS};
 pub(super) use near::{Near, read, watch};
 
 use super::{

@@ -6,6 +6,10 @@ use super::{
     field::{Field, Known},
 };
 use httparse::{EMPTY_HEADER, Status, parse_headers};
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
 
 /// Fields that change how a message is framed, routed, cached, authenticated or read, beside those that [`Known`] names
 /// (RFC 9110, section 6.5.1).
@@ -45,6 +49,22 @@ pub(super) fn put_forwardable(section: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(part);
         }
     }
+}
+
+/// The fields of a trailer section that go on, as the `http` library has them; `None` where there are none.
+pub(super) fn forwardable(section: &[u8]) -> Option<HeaderMap> {
+    if section.is_empty() {
+        return None;
+    }
+    let (mut fields, mut map) = ([EMPTY_HEADER; TRAILERS_MAX], HeaderMap::new());
+    let whole = [section, b"\r\n"].concat();
+    let Ok(Status::Complete((_, fields))) = parse_headers(&whole, &mut fields) else { return None };
+    for Field { name, value } in fields.iter().filter(|field| is_forwardable(field.name)) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            map.append(name, value);
+        }
+    }
+    (!map.is_empty()).then_some(map)
 }
 
 fn is_forwardable(name: &str) -> bool {

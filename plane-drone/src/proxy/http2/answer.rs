@@ -21,7 +21,6 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -30,7 +29,7 @@ const NEVER: u64 = u64::MAX;
 
 /// Answers the request of one stream. Where this ends before the answer does, the library resets the stream.
 pub(super) async fn answer(seat: Rc<Seat>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let interims = Arc::default();
+    let interims = Rc::default();
     let (head, stream) = request.into_parts();
     let (body, stream) = match head.method == Method::CONNECT {
         // What follows belongs to the tunnel.
@@ -45,7 +44,8 @@ pub(super) async fn answer(seat: Rc<Seat>, request: Request<RecvStream>, mut res
             let (mut head, ()) = response.into_parts();
             complete(&mut head.headers, None, &seat);
             if let (Ok(sender), Some(stream)) = (respond.send_response(Response::from_parts(head, ()), false), stream) {
-                Tunnelled::new(stream, sender).carry(switched).await;
+                // What a tunnel needs is in a box: most streams do without.
+                Box::pin(Tunnelled::new(stream, sender).carry(switched)).await;
             }
             return;
         }
@@ -66,7 +66,7 @@ pub(super) async fn answer(seat: Rc<Seat>, request: Request<RecvStream>, mut res
 async fn reply(
     seat: &Rc<Seat>,
     request: Request<Inbound>,
-    interims: &Arc<Interims>,
+    interims: &Rc<Interims>,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<Reply> {
     let mut answering = pin!(exchange::answer(seat, request, Some(interims)));

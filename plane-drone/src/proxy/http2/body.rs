@@ -4,12 +4,12 @@ use super::Interims;
 use bytes::Bytes;
 use h2::RecvStream;
 use hyper::{
-    HeaderMap, StatusCode,
+    HeaderMap, Response, StatusCode,
     body::{Frame, SizeHint},
     header,
 };
 use std::{
-    sync::Arc,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -22,12 +22,12 @@ pub(in crate::proxy) struct Streaming {
     /// Only trailers may follow.
     is_behind_data: bool,
     /// Where the client is told to send it (RFC 9110, section 10.1.1), once somebody wants it.
-    expects: Option<Arc<Interims>>,
+    expects: Option<Rc<Interims>>,
 }
 
 impl Streaming {
     /// The body behind a head with these fields.
-    pub(super) fn new(stream: RecvStream, fields: &HeaderMap, interims: &Arc<Interims>) -> Self {
+    pub(super) fn new(stream: RecvStream, fields: &HeaderMap, interims: &Rc<Interims>) -> Self {
         let length = fields.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         let due = if stream.is_end_stream() { Some(0) } else { length.and_then(|length| length.parse().ok()) };
         let expectation = fields.get(header::EXPECT).map(|value| value.as_bytes());
@@ -42,7 +42,9 @@ impl Streaming {
         if !self.is_behind_data {
             let polled = self.stream.poll_data(cx);
             if let Some(interims) = self.expects.take().filter(|_| polled.is_pending()) {
-                interims.say(StatusCode::CONTINUE, HeaderMap::new());
+                let mut head = Response::new(());
+                *head.status_mut() = StatusCode::CONTINUE;
+                interims.say(head);
             }
             match ready!(polled) {
                 Some(Ok(bytes)) => {

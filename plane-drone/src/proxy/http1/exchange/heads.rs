@@ -19,9 +19,10 @@ use crate::proxy::{
 use std::ops::Range;
 
 /// What the head of a response may be large.
-const RESPONSE_LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 256, line_bytes: 8 * 1024 };
+pub(in crate::proxy::http1) const RESPONSE_LIMITS: HeadLimits =
+    HeadLimits { bytes: 64 * 1024, fields: 256, line_bytes: 8 * 1024 };
 /// Interim responses to one request; more are no hints any more.
-const INTERIMS_MAX: usize = 32;
+pub(in crate::proxy::http1) const INTERIMS_MAX: usize = 32;
 
 impl Exchange<'_> {
     /// Reads heads, until that of the final response; gives how many bytes after it are at hand.

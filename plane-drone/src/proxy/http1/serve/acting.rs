@@ -35,16 +35,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     /// Does what a request asks for.
     pub(super) async fn act(&mut self, step: Step) -> Next {
+        // What is rare is in boxes of its own, so that what each request needs is small.
         let step = match step {
-            Step::Wait => self.wait().await,
+            Step::Wait => Box::pin(self.wait()).await,
             step => step,
         };
         match step {
             Step::Begun(begun) => self.fulfil(begun).await,
-            Step::Malformed(why, passage) => self.reject(why, passage).await,
+            Step::Malformed(why, passage) => Box::pin(self.reject(why, passage)).await,
             Step::Ended => {
                 // Through TLS an end is said as well (RFC 8446, section 6.1).
-                self.close(false).await;
+                Box::pin(self.close(false)).await;
                 Next::End
             }
             Step::More | Step::Look | Step::Wait => Next::End,
@@ -75,7 +76,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             }
         };
         let mut out = Outgoing::default();
-        Next::request_if(self.answer(&mut out, Some(passage), &asks, asks.has_body(), response).await)
+        Next::request_if(Box::pin(self.answer(&mut out, Some(passage), &asks, asks.has_body(), response)).await)
     }
 
     /// Answers a request here, after what is to be sent before. True where the connection goes on; it is closed where
@@ -121,7 +122,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             let is_reused = kept.is_some();
             let mut backend = match kept.take() {
                 Some(backend) => backend,
-                None => match self.connect(upstream, up.body.is_done()).await {
+                None => match Box::pin(self.connect(upstream, up.body.is_done())).await {
                     Ok(Ok(backend)) => backend,
                     Err(gone) => break (gone, None),
                     Ok(Err(error)) => {
@@ -165,7 +166,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
                 passage.record.passed();
                 drop(passage);
                 if !goes_on {
-                    self.close(is_unread || asks.is_persistent).await;
+                    Box::pin(self.close(is_unread || asks.is_persistent)).await;
                 }
                 Next::request_if(goes_on)
             }
@@ -178,7 +179,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
                 passage.record.refused(refusal);
                 let accept = accepted(&up.out.before, self.limits());
                 let response = refusal.into_response_for(accept.as_deref(), asks.is_head);
-                Next::request_if(self.answer(&mut down.out, Some(passage), asks, is_unread, response).await)
+                Next::request_if(Box::pin(self.answer(&mut down.out, Some(passage), asks, is_unread, response)).await)
             }
             Outcome::Repeat => Next::End,
             Outcome::Cut(reason) => {
