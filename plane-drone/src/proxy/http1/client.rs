@@ -21,7 +21,7 @@ use crate::proxy::{
 };
 use bytes::Bytes;
 use down::Down;
-use head::put_head;
+use head::{framing, put_head};
 use hyper::{
     Method, Response,
     body::{Body as _, Frame, SizeHint},
@@ -73,7 +73,8 @@ impl Call {
     ) -> Box<Self> {
         let may_repeat = body.is_end_stream() && is_idempotent(head.method.as_str());
         let mut first = Vec::new();
-        let framing = put_head(&mut first, head, &body, seen, token, upgrade);
+        let framing = framing(head, &body);
+        put_head(&mut first, head, framing, seen, token, upgrade);
         Box::new(Self {
             upstream: upstream.clone(),
             socket: None,
