@@ -45,6 +45,11 @@ impl Budget {
         }
     }
 
+    /// Whether nothing was read since so many bytes were allowed.
+    pub(super) fn is_unspent(&self, bytes: usize) -> bool {
+        self.0.load(Ordering::Relaxed) == bytes
+    }
+
     fn is_spent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }
@@ -143,7 +148,9 @@ mod tests {
         let mut stream = Fair::new(tokio::io::repeat(7), budget.clone());
         let mut bytes = [0; 64];
         budget.begin(100);
+        assert!(budget.is_unspent(100));
         assert!(stream.read_exact(&mut bytes).await.is_ok());
+        assert!(!budget.is_unspent(100));
         assert!(stream.read_exact(&mut bytes).await.is_ok());
         assert!(stream.read_exact(&mut bytes).await.is_err());
         budget.end();

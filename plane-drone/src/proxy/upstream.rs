@@ -86,8 +86,9 @@ impl Upstream {
         Arc::downgrade(&self.0)
     }
 
-    /// Sends a request, through a connection that is open if there is one. Where that one turns out to be closed, the
-    /// request is sent once more if it cannot have had an effect, or may have it twice (RFC 9110, section 9.2.2).
+    /// Sends a request, through a connection that is open if there is one. Where that one turns out to be closed, without a
+    /// byte of an answer, the request is sent once more if it cannot have had an effect, or may have it twice (RFC 9110,
+    /// section 9.2.2).
     pub(super) async fn send(
         &self,
         worker: &Rc<Worker>,
@@ -103,10 +104,15 @@ impl Upstream {
                         link.budget.end();
                         return Ok((response, link));
                     }
-                    Err(mut failed) => match failed.take_message().or(again) {
-                        Some(request) => request,
-                        None => return Err(self.failed(&failed.into_error())),
-                    },
+                    Err(mut failed) => {
+                        let was_heard = !link.budget.is_unspent(HEAD);
+                        let again = again.filter(|_| !was_heard && retry::is_end(failed.error()));
+                        // What the library hands back it has not sent.
+                        match failed.take_message().or(again) {
+                            Some(request) => request,
+                            None => return Err(self.failed(&failed.into_error())),
+                        }
+                    }
                 }
             }
         };
