@@ -72,3 +72,18 @@ fn what_waits_in_tls_is_not_taken() {
     activity.took(&Poll::Ready(Ok(1)));
     assert_eq!(activity.look(cut, &limits(), false, false), Look::Again(NEVER));
 }
+
+#[test]
+fn what_is_no_head_puts_nothing_off() {
+    let clock = CoarseClock::default();
+    let activity = Activity::new(clock.clone());
+    let (idle, _) = ends(&activity, 0, false);
+    let activity = Activity::new(clock);
+    for _ in 0..3 {
+        activity.clock.set(activity.clock.now() + 20 * SECOND);
+        activity.read(1);
+        assert_eq!(ends(&activity, activity.clock.now(), false).1, Ending::LateHead);
+        activity.no_head();
+    }
+    assert_eq!(ends(&activity, activity.clock.now(), false), (idle, Ending::Gently));
+}
