@@ -23,6 +23,7 @@ mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hints;
 mod http1;
 mod http2;
 mod inbound;

@@ -3,6 +3,7 @@
 use super::{
     dial::{DialError, dial},
     fair::{Budget, Fair},
+    hints::INTERIM_BYTES,
     http1::FIELDS_MAX,
     passage::Sent,
     pool::{Condition, Kept},
@@ -30,7 +31,7 @@ use tokio::sync::oneshot;
 const BUFFER: usize = 32 * 1024;
 /// What a backend may send until the head of its answer has come, interim answers too, in bytes: what is read with its
 /// end belongs to the body.
-const HEAD: usize = 2 * BUFFER;
+const HEAD: usize = INTERIM_BYTES + 2 * BUFFER;
 
 /// The way to one address. Connections to it are kept by data threads for as long as one of these is there.
 #[derive(Debug, Clone)]
