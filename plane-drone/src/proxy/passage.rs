@@ -218,6 +218,7 @@ impl Body for Sent {
         let this = &mut *self;
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         if this.passage.is_fenced() {
+            this.passage.broken.set(Some(Refusal::NotYet));
             return Poll::Ready(Some(Err(Fenced.into())));
         }
         let polled = Pin::new(inner).poll_frame(cx);

@@ -84,6 +84,8 @@ pub(crate) struct Lines {
     stream: TcpStream,
     /// What is still to come of a body whose length is known.
     left: Option<usize>,
+    /// What has come of one in chunks.
+    chunks: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl Drop for Stream {
 impl Asked {
     pub(crate) async fn by_lines(mut stream: TcpStream, asking: Asking<'_>) -> Self {
         stream.write_all(lines(&asking).as_bytes()).await.unwrap();
-        Self::Lines(Lines { stream, left: None })
+        Self::Lines(Lines { stream, left: None, chunks: None })
     }
 
     pub(crate) async fn by_stream(stream: TlsStream<TcpStream>, asking: Asking<'_>) -> Self {
@@ -163,6 +165,14 @@ impl Asked {
     /// Some bytes of what follows the head; `None` at its end, however that came about.
     pub(crate) async fn some(&mut self) -> Option<Vec<u8>> {
         timeout(PATIENCE, self.next()).await.expect("something comes").unwrap_or_default()
+    }
+
+    /// Reads until that has come.
+    pub(crate) async fn hear(&mut self, text: &str) {
+        let mut heard = Vec::new();
+        while !String::from_utf8_lossy(&heard).contains(text) {
+            heard.extend(self.some().await.unwrap_or_else(|| panic!("the end after {}", heard.escape_ascii())));
+        }
     }
 
     /// What is still to come, and whether it came to its end.
@@ -272,22 +282,27 @@ impl Lines {
                 continue;
             }
             let head = Head { status, fields, interim };
+            self.chunks = head.field("transfer-encoding").map(|_| Vec::new());
             self.left = head.field("content-length").map(|length| length.parse().unwrap());
             return Some(head);
         }
     }
 
     async fn next(&mut self) -> Result<Option<Vec<u8>>, ()> {
-        if self.left == Some(0) {
+        let is_over = self.chunks.as_ref().is_some_and(|chunks| chunks.ends_with(b"0\r\n\r\n"));
+        if self.left == Some(0) || is_over {
             return Ok(None);
         }
         let mut bytes = vec![0; self.left.unwrap_or(4096).min(4096)];
         match self.stream.read(&mut bytes).await {
-            Ok(0) if self.left.is_none() => Ok(None),
+            Ok(0) if self.left.is_none() && self.chunks.is_none() => Ok(None),
             Ok(0) | Err(_) => Err(()),
             Ok(read) => {
                 self.left = self.left.map(|left| left - read);
                 bytes.truncate(read);
+                if let Some(chunks) = &mut self.chunks {
+                    chunks.extend(&bytes);
+                }
                 Ok(Some(bytes))
             }
         }
@@ -296,15 +311,18 @@ impl Lines {
 
 impl Stream {
     async fn head(&mut self) -> Option<Head> {
-        let mut response = self.response.take()?;
+        // Who gives up waiting may come back.
+        let response = self.response.as_mut()?;
         let mut interim = Vec::new();
         let answer = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(head))) = response.poll_informational(cx) {
                 interim.push(head.status().as_u16());
             }
-            Pin::new(&mut response).poll(cx)
+            Pin::new(&mut *response).poll(cx)
         });
-        let (head, receiving) = answer.await.ok().map(Response::into_parts)?;
+        let answer = answer.await;
+        self.response = None;
+        let (head, receiving) = answer.ok().map(Response::into_parts)?;
         self.receiving = Some(receiving);
         let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap().to_owned();
         let fields = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();

@@ -4,5 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod client;
+mod fence;
+mod held;
+mod interims;
 mod repeat;
 mod setting;
+mod stop;
