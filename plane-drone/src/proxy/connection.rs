@@ -221,8 +221,10 @@ fn add(count: &AtomicU32, change: u32) {
 pub(super) type Watched<T> = Noted<T, Arc<Activity>>;
 
 impl Notes for Arc<Activity> {
-    fn read(&self, bytes: usize) {
-        Activity::read(self, bytes);
+    fn read(&mut self, bytes: usize, _: bool) {
+        if bytes > 0 {
+            Activity::read(self, bytes);
+        }
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {

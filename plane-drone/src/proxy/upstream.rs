@@ -2,7 +2,7 @@
 
 use super::{
     dial::{DialError, dial},
-    fair::{Budget, Fair},
+    fair::{Budget, Fair, Turns},
     hints::INTERIM_BYTES,
     http1::FIELDS_MAX,
     passage::Sent,
@@ -137,8 +137,10 @@ impl Upstream {
         let budget = Budget::default();
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER).max_headers(FIELDS_MAX);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(Fair::new(socket, budget.clone()))).await.map_err(io::Error::other)?;
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(Fair::new(socket, Turns::within(budget.clone()))))
+            .await
+            .map_err(io::Error::other)?;
         let (held, let_go) = oneshot::channel();
         worker.spawn("connection to a backend", async move {
             // Whoever waits for an answer is told as well.
