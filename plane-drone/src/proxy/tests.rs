@@ -124,7 +124,7 @@ async fn an_address_that_refuses_is_a_bad_gateway_and_the_end_is_clean() {
 #[tokio::test]
 async fn a_proxy_that_would_pass_through_to_itself_does_not_start() {
     // An address of the machine's that is not known as such before it listens.
-    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
     let own =
         probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr()).map_or([127, 0, 0, 1].into(), |own| own.ip());
     let refused = loop {

@@ -7,7 +7,7 @@ use h2::{
     client::{ResponseFuture, SendRequest},
     ext::Protocol,
 };
-use hyper::{Method, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response, header::HeaderValue};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
@@ -29,18 +29,24 @@ pub(crate) struct Asking<'a> {
     fields: Vec<(&'a str, String)>,
     /// The length of a body that is still to be said.
     length: Option<usize>,
+    is_chunked: bool,
     is_websocket: bool,
 }
 
 impl<'a> Asking<'a> {
     /// A request without a body.
     pub(crate) fn of(method: &'a str, path: &'a str) -> Self {
-        Self { method, path, fields: Vec::new(), length: None, is_websocket: false }
+        Self { method, path, fields: Vec::new(), length: None, is_chunked: false, is_websocket: false }
     }
 
     /// A request with a body of so many bytes, which are said afterwards.
     pub(crate) fn with_body(method: &'a str, path: &'a str, length: usize) -> Self {
         Self { length: Some(length), ..Self::of(method, path) }
+    }
+
+    /// A request with a body that does not say how long it is.
+    pub(crate) fn chunked(method: &'a str, path: &'a str) -> Self {
+        Self { is_chunked: true, ..Self::of(method, path) }
     }
 
     /// A WebSocket.
@@ -117,7 +123,7 @@ impl Asked {
         // The server's settings come before its answer to this.
         ping.ping(h2::Ping::opaque()).await.unwrap();
         poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
-        let has_more = asking.length.is_some() || asking.is_websocket;
+        let has_more = asking.length.is_some() || asking.is_chunked || asking.is_websocket;
         let (response, sending) = sender.send_request(stream_request(&asking), !has_more).unwrap();
         let length = asking.length;
         Self::Stream(Box::new(Stream {
@@ -142,6 +148,22 @@ impl Asked {
                 }
                 let is_last = stream.length == Some(0);
                 let _ = stream.sending.send_data(Bytes::copy_from_slice(bytes), is_last);
+            }
+        }
+    }
+
+    /// Says all of a body that does not say how long it is, with a trailer.
+    pub(crate) async fn say_all(&mut self, body: &str, (name, value): (&'static str, &'static str)) {
+        match self {
+            Self::Lines(lines) => {
+                let text = format!("{:x}\r\n{body}\r\n0\r\n{name}: {value}\r\n\r\n", body.len());
+                lines.stream.write_all(text.as_bytes()).await.unwrap();
+            }
+            Self::Stream(stream) => {
+                stream.sending.send_data(Bytes::copy_from_slice(body.as_bytes()), false).unwrap();
+                let mut trailers = HeaderMap::new();
+                trailers.insert(name, HeaderValue::from_static(value));
+                stream.sending.send_trailers(trailers).unwrap();
             }
         }
     }
@@ -238,6 +260,9 @@ fn lines(asking: &Asking<'_>) -> String {
     for (name, value) in &asking.fields {
         text += &format!("{name}: {value}\r\n");
     }
+    if asking.is_chunked {
+        text += "Transfer-Encoding: chunked\r\n";
+    }
     if let Some(length) = asking.length {
         text += &format!("Content-Length: {length}\r\n");
     }
@@ -324,7 +349,7 @@ impl Stream {
         self.response = None;
         let (head, receiving) = answer.ok().map(Response::into_parts)?;
         self.receiving = Some(receiving);
-        let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap().to_owned();
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
         let fields = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
         Some(Head { status: head.status.as_u16(), fields, interim })
     }

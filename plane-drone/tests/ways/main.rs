@@ -10,3 +10,4 @@ mod interims;
 mod repeat;
 mod setting;
 mod stop;
+mod trailers;
