@@ -1,4 +1,5 @@
-//! Interim answers of a backend (RFC 9110, section 15.2): signs that it works on a request, as long as they are not too many.
+//! Interim answers of a backend (RFC 9110, section 15.2): signs that it works on a request, as long as they are not too
+//! many.
 
 use super::timers::after;
 use std::{
