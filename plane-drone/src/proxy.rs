@@ -2,13 +2,13 @@
 //! path, with tokens checked.
 //!
 //! Everything happens on data threads (`worker`), each with its own listeners (`listen`). A connection meets TLS where
-//! that is configured (`tls`) and is then served (`http1`, `http2`, or `serve` with the hyper library); what is known of it while it is open is in `connection`. A
-//! request (`exchange`) is admitted (`admission`: its address, the routes, the backend's token in `auth`), rewritten
-//! (`request`), and sent to its backend (`upstream`, through connections of the `pool`); a `passage` keeps the backend
-//! counted as in use until the last byte. Upgraded connections go through a `tunnel`. Where a request ends early,
-//! `refusal` says how. What became of each request (`outcome`) is noted in its `record`, and goes to the `counters` and the
-//! `access_log`. Where there is TLS, requests in the open are led there (`redirect`). Time-outs rest on a coarse clock
-//! (`timers`). Routes are only read here.
+//! that is configured (`tls`) and is then served (`http1`, `http2`, or `serve` with the hyper library); what is known of
+//! it while it is open is in `connection`. A request (`exchange`) is admitted (`admission`: its address, the routes, the
+//! backend's token in `auth`), rewritten (`request`), and sent to its backend (`upstream`, through connections of the
+//! `pool`); `hints` are what a backend says before its answer. A `passage` keeps the backend counted as in use until the
+//! last byte. Upgraded connections go through a `tunnel`. Where a request ends early, `refusal` says how. What became of
+//! each request (`outcome`) is noted in its `record`, and goes to the `counters` and the `access_log`. Where there is TLS,
+//! requests in the open are led there (`redirect`). Time-outs rest on a coarse clock (`timers`). Routes are only read here.
 
 mod access_log;
 mod admission;
@@ -20,9 +20,10 @@ mod dial;
 mod exchange;
 mod fair;
 mod files;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hints;
 mod http1;
 mod http2;
 mod inbound;
@@ -63,7 +64,7 @@ pub use upstream::Upstream;
 
 use crate::{
     cert::Served,
-    config::proxy::{Http1, Network, ProxyConfig, SameSite},
+    config::proxy::{Http1, Network, ProxyConfig, SameSite, leads_to},
     route::Routes,
 };
 use access_log::AccessLog;
@@ -74,7 +75,7 @@ use plane_core::{chance::Chance, id::ClusterName, task::Tasks};
 use serve::Service;
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 use worker::Thread;
@@ -106,6 +107,11 @@ pub enum ProxyError {
     /// It cannot write its access log.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// It would pass requests through to itself.
+    #[error(
+        "proxy.passthrough is {0}, where this proxy itself listens: requests for unknown names would come back without end; give the address of another program"
+    )]
+    Passthrough(SocketAddr),
 }
 
 /// What the data threads share.
@@ -146,6 +152,11 @@ impl Shared {
     }
 }
 
+/// Whether an address is one of this machine's: nobody can listen at others.
+fn is_of_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
 /// The proxy of a drone.
 #[derive(Debug)]
 pub struct Proxy;
@@ -154,7 +165,7 @@ impl Proxy {
     /// Listens, and serves until the tasks are told to stop. Gives the addresses that it listens on.
     ///
     /// # Errors
-    /// Where an address cannot be listened on, or the access log not be opened.
+    /// Where an address cannot be listened on, the access log not be opened, or what is passed through would come back.
     pub fn start(
         config: &ProxyConfig,
         tls: Option<Tls>,
@@ -173,6 +184,11 @@ impl Proxy {
         );
         let (http_sockets, http) = listen::bind(config.bind_ip, config.http_port, threads)?;
         let https = tls.as_ref().map(|tls| listen::bind(config.bind_ip, tls.port, threads)).transpose()?;
+        let own = || [Some(http), https.as_ref().map(|(_, address)| *address)].into_iter().flatten();
+        let comes_back = |address: &SocketAddr| own().any(|own| leads_to(*address, own, is_of_machine(address.ip())));
+        if let Some(address) = config.passthrough.filter(comes_back) {
+            return Err(ProxyError::Passthrough(address));
+        }
         let shared = Arc::new(Shared {
             cluster,
             routes,

@@ -103,6 +103,16 @@ impl ProxyConfig {
     }
 }
 
+/// Whether what is sent to an address comes to who listens at another; `is_of_machine` says that the address is one of the
+/// machine's. Nobody looks for programs between the two, such as those that translate addresses.
+pub(crate) fn leads_to(address: SocketAddr, listens: SocketAddr, is_of_machine: bool) -> bool {
+    let (ip, own) = (address.ip().to_canonical(), listens.ip().to_canonical());
+    // Where no address is named, the system connects to the loopback one.
+    let is_of_machine = is_of_machine || ip.is_loopback() || ip.is_unspecified();
+    let is_own = ip == own || (ip.is_unspecified() && own.is_loopback());
+    address.port() == listens.port() && (is_own || (own.is_unspecified() && is_of_machine))
+}
+
 /// Who speaks HTTP/1.1 to clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,5 +158,34 @@ impl From<AccessLogTarget> for PathBuf {
             AccessLogTarget::Stdout => STANDARD_OUTPUT.into(),
             AccessLogTarget::File(path) => path,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lead_to_who_listens_there() {
+        for (address, listens, leads) in [
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("127.0.0.1:80", "[::]:80", true),
+            ("0.0.0.0:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("[::1]:80", "[::]:80", true),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80", true),
+            ("10.0.0.1:80", "10.0.0.1:80", true),
+            ("10.0.0.1:80", "10.0.0.2:80", false),
+            ("127.0.0.1:81", "0.0.0.0:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("10.0.0.1:80", "0.0.0.0:80", false),
+        ] {
+            assert_eq!(
+                leads_to(address.parse().unwrap(), listens.parse().unwrap(), false),
+                leads,
+                "{address} {listens}"
+            );
+        }
+        assert!(leads_to("10.0.0.1:80".parse().unwrap(), "0.0.0.0:80".parse().unwrap(), true));
     }
 }

@@ -225,6 +225,29 @@ fn what_the_proxy_cannot_do_is_refused() {
 }
 
 #[test]
+fn a_passthrough_to_the_proxy_itself_is_refused() {
+    let with = |keys: &str| GOOD.replace("http_port = \"0\"\npassthrough = \"10.0.0.9:80\"\n", keys);
+    let safe = "[cert]\nkey_path = 'k'\ncert_path = 'c'\n";
+    for keys in [
+        "passthrough = '127.0.0.1:80'\n",
+        "http_port = 8080\npassthrough = '0.0.0.0:8080'\n",
+        "passthrough = '[::1]:80'\nbind_ip = '::'\n",
+        // What agent.ip says is this machine's address.
+        "passthrough = '10.0.0.1:80'\n",
+        "passthrough = '10.0.0.7:80'\nbind_ip = '10.0.0.7'\n",
+        &format!("passthrough = '127.0.0.1:443'\n{safe}"),
+    ] {
+        let text = faults(&with(keys));
+        let told = "drone.toml: proxy.passthrough: is where this proxy itself listens";
+        assert!(text.contains(told) && !text.contains('\n'), "{keys}: {text}");
+    }
+    for keys in ["passthrough = '127.0.0.1:3000'\n", "passthrough = '127.0.0.1:443'\n", "passthrough = '10.0.0.9:80'\n"]
+    {
+        assert!(read(&with(keys)).is_ok(), "{keys}");
+    }
+}
+
+#[test]
 fn what_does_not_go_together_is_refused() {
     let alone = "cluster_domain = 'a.b'\n[nats]\nhosts = ['a']\n";
     assert!(faults(alone).contains("agent: there is nothing to run"));

@@ -56,6 +56,8 @@ pub(super) struct Activity {
     requests: AtomicU32,
     /// When the first byte of a head came, or the last request ended.
     since: AtomicU64,
+    /// What `since` was before the first byte of that head came.
+    before: AtomicU64,
     /// Whether a head has begun to come.
     in_head: AtomicBool,
     /// Since when the client takes nothing.
@@ -70,12 +72,13 @@ pub(super) struct Activity {
 
 impl Activity {
     pub(super) fn new(clock: CoarseClock) -> Arc<Self> {
-        let (opened, since) = (AtomicU64::new(clock.now()), AtomicU64::new(clock.now()));
+        let [opened, since, before] = [(); 3].map(|()| AtomicU64::new(clock.now()));
         Arc::new(Self {
             clock,
             opened,
             requests: AtomicU32::new(0),
             since,
+            before,
             in_head: AtomicBool::new(false),
             stalled: AtomicU64::new(NEVER),
             asked_to_end: AtomicU64::new(NEVER),
@@ -105,14 +108,19 @@ impl Activity {
 
     /// What was read before belongs to a head that is to go on.
     pub(super) fn head_begun(&self) {
-        if !self.in_head.swap(true, Ordering::Relaxed) {
+        if !self.in_head.load(Ordering::Relaxed) {
+            self.in_head.store(true, Ordering::Relaxed);
+            self.before.store(self.since.load(Ordering::Relaxed), Ordering::Relaxed);
             self.since.store(self.clock.now(), Ordering::Relaxed);
         }
     }
 
-    /// What was read is no part of a head.
+    /// What was read is no part of a head: it is as if nothing had come.
     pub(super) fn no_head(&self) {
-        self.in_head.store(false, Ordering::Relaxed);
+        if self.in_head.load(Ordering::Relaxed) {
+            self.in_head.store(false, Ordering::Relaxed);
+            self.since.store(self.before.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -121,9 +129,8 @@ impl Activity {
 
     fn read(&self, bytes: usize) {
         self.received.store(self.received.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
-        if self.is_idle() && !self.in_head.load(Ordering::Relaxed) {
-            self.in_head.store(true, Ordering::Relaxed);
-            self.since.store(self.clock.now(), Ordering::Relaxed);
+        if self.is_idle() {
+            self.head_begun();
         }
     }
 
@@ -214,8 +221,10 @@ fn add(count: &AtomicU32, change: u32) {
 pub(super) type Watched<T> = Noted<T, Arc<Activity>>;
 
 impl Notes for Arc<Activity> {
-    fn read(&self, bytes: usize) {
-        Activity::read(self, bytes);
+    fn read(&mut self, bytes: usize, _: bool) {
+        if bytes > 0 {
+            Activity::read(self, bytes);
+        }
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {

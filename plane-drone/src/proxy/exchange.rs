@@ -154,7 +154,9 @@ async fn pass(
                 // hyper would take a GET without a length for one without a body.
                 head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            Way::Hyper(Request::from_parts(head, body))
+            let mut request = Request::from_parts(head, body);
+            note_interims(passage, &mut request);
+            Way::Hyper(request)
         }
     };
     forward(passage, &admitted.upstream, way, upgrade).await
@@ -195,6 +197,14 @@ enum Way<'a> {
     ByHand(Box<Call>, &'a Interims),
 }
 
+/// Has interim answers to a request noted; hyper has no way to hand them on.
+fn note_interims(passage: &Passage, request: &mut Request<Sent>) {
+    let (hints, clock) = (passage.hints().clone(), passage.worker().timers.clock().clone());
+    hyper::ext::on_informational(request, move |_| {
+        hints.came(clock.now());
+    });
+}
+
 /// Sends a request to where it belongs, and hands the answer back.
 async fn forward(
     passage: &Rc<Passage>,
@@ -215,6 +225,9 @@ async fn forward(
     let mut response = worker.timers.limit(sending, |now| passage.look(now)).await??;
     if passage.is_fenced() {
         return Err(Refusal::NotYet);
+    }
+    if passage.hints().are_too_many() {
+        return Err(Refusal::Broken);
     }
     strict::response(response.headers())?;
     passage.record.status(response.status().as_u16());

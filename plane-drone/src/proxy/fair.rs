@@ -2,16 +2,15 @@
 //! thread to itself for as long as the runtime allows; and one that sends interim answers without end would keep it busy for
 //! nothing.
 
+use super::noted::{Noted, Notes};
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Reads in a row.
 const RUN: u8 = 2;
@@ -45,32 +44,34 @@ impl Budget {
         }
     }
 
+    /// Whether nothing was read since so many bytes were allowed.
+    pub(super) fn is_unspent(&self, bytes: usize) -> bool {
+        self.0.load(Ordering::Relaxed) == bytes
+    }
+
     fn is_spent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }
 }
 
 /// A stream that is read a few times in a row at most.
+pub(super) type Fair<T> = Noted<T, Turns>;
+
+/// How many times it was read in a row, and how much may still be.
 #[derive(Debug)]
-pub(super) struct Fair<T> {
-    stream: T,
+pub(super) struct Turns {
     run: u8,
     budget: Budget,
 }
 
-impl<T> Fair<T> {
-    pub(super) fn new(stream: T, budget: Budget) -> Self {
-        Self { stream, run: 0, budget }
-    }
-
-    /// The stream.
-    pub(super) fn into_inner(self) -> T {
-        self.stream
+impl Turns {
+    pub(super) fn within(budget: Budget) -> Self {
+        Self { run: 0, budget }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Fair<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Notes for Turns {
+    fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.run >= RUN {
             self.run = 0;
             cx.waker().wake_by_ref();
@@ -79,49 +80,24 @@ impl<T: AsyncRead + Unpin> AsyncRead for Fair<T> {
         if self.budget.is_spent() {
             return Poll::Ready(Err(io::Error::other("no answer begins in what was sent")));
         }
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.budget.spend(buffer.filled().len() - before);
-        self.run = if polled.is_ready() { self.run + 1 } else { 0 };
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Fair<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn read(&mut self, bytes: usize, is_ready: bool) {
+        self.budget.spend(bytes);
+        self.run = if is_ready { self.run + 1 } else { 0 };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
-    use tokio::io::AsyncReadExt;
+    use std::{future::poll_fn, pin::Pin};
+    use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
     #[tokio::test]
     async fn others_get_their_turn() {
-        let mut stream = Fair::new(tokio::io::repeat(7), Budget::default());
+        let mut stream = Fair::new(tokio::io::repeat(7), Turns::within(Budget::default()));
         let mut turns = 0;
         for _ in 0..3 {
             let polled = poll_fn(|cx| {
@@ -140,10 +116,12 @@ mod tests {
     #[tokio::test]
     async fn an_answer_has_to_begin_somewhere() {
         let budget = Budget::default();
-        let mut stream = Fair::new(tokio::io::repeat(7), budget.clone());
+        let mut stream = Fair::new(tokio::io::repeat(7), Turns::within(budget.clone()));
         let mut bytes = [0; 64];
         budget.begin(100);
+        assert!(budget.is_unspent(100));
         assert!(stream.read_exact(&mut bytes).await.is_ok());
+        assert!(!budget.is_unspent(100));
         assert!(stream.read_exact(&mut bytes).await.is_ok());
         assert!(stream.read_exact(&mut bytes).await.is_err());
         budget.end();

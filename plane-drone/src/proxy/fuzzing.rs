@@ -1,4 +1,5 @@
-//! What must be true of any bytes that the proxy reads; each function panics where it is not. For the fuzzer alone (`fuzz/`).
+//! What must be true of any bytes that the proxy reads; each function panics where it is not. For the fuzzer (`fuzz/`),
+//! whose seeds are tried with the tests, a little changed as well.
 
 pub use super::http1::fuzzing::{chunks, request_head, response_head};
 
@@ -212,6 +213,47 @@ fn origin(forwarded_for: &[u8], forwarded: &[u8]) {
                 let second = Origin::resolve(ours, Scheme::Http, &claims, &trusted);
                 assert_eq!(second.client, origin.client, "{}", list.escape_ascii());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prelude::*, sample::Index};
+    use std::{fs, path::Path};
+
+    /// What the fuzzer begins with for a target.
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+        let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|file| fs::read(file).unwrap()).collect()
+    }
+
+    /// A target, with each of its seeds and with one of which a few bytes are others.
+    fn holds(target: fn(&[u8]), name: &str, of: Index, changes: &[(Index, u8)]) {
+        let seeds = seeds(name);
+        seeds.iter().for_each(|seed| target(seed));
+        let mut changed = of.get(&seeds).clone();
+        for (place, byte) in changes {
+            let place = place.index(changed.len());
+            changed[place] = *byte;
+        }
+        target(&changed);
+    }
+
+    proptest! {
+        #[test]
+        fn what_must_hold_does(
+            of in any::<Index>(),
+            changes in proptest::collection::vec((any::<Index>(), prop_oneof![any::<u8>(), b' '..=b'~']), 0..4),
+        ) {
+            holds(request_head, "request_head", of, &changes);
+            holds(response_head, "response_head", of, &changes);
+            holds(chunks, "chunks", of, &changes);
+            holds(proxy_protocol, "proxy_protocol", of, &changes);
+            holds(host_path_cookie, "host_path_cookie", of, &changes);
         }
     }
 }

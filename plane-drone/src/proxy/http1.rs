@@ -18,7 +18,7 @@ mod date;
 mod decide;
 mod exchange;
 mod field;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
 mod head;
 mod malformed;

@@ -284,7 +284,7 @@ async fn turn_away(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, ent
         tokio::io::copy(&mut stream.take(TURN_AWAY_BYTES), &mut tokio::io::sink()).await
     });
     // Whoever is gone is not told.
-    let _ = worker.timers.within(TURN_AWAY, telling).await;
+    let _ = worker.while_serving(TURN_AWAY, telling).await;
 }
 
 /// Who a connection is carried for, where its other end is a trusted proxy that has to say so.
@@ -292,7 +292,7 @@ async fn preface(worker: &Worker, stream: &mut TcpStream, peer: SocketAddr) -> R
     if !worker.shared.proxy_protocol || !worker.shared.trusts(peer.ip().to_canonical()) {
         return Ok(peer);
     }
-    let read = worker.timers.within(worker.shared.limits.handshake, pin!(preface::read(stream))).await;
+    let read = worker.while_serving(worker.shared.limits.handshake, pin!(preface::read(stream))).await;
     match read.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))? {
         Preface::Carried { client } => Ok(client),
         Preface::Local => Ok(peer),

@@ -1,16 +1,24 @@
-//! A stream of which somebody notes what moves.
+//! A stream of which somebody notes what moves, and may have a say in when it is read.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is noted.
 pub(super) trait Notes {
-    /// So many bytes were read.
-    fn read(&self, _bytes: usize) {}
+    /// Whether it may be read now. Where not, the task is woken when it may.
+    ///
+    /// # Errors
+    /// Where it may not be read any more.
+    fn poll_may_read(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// So many bytes were read; `is_ready` is false where none were there.
+    fn read(&mut self, _bytes: usize, _is_ready: bool) {}
 
     /// Bytes were written, or not.
     fn wrote(&self, _outcome: &Poll<io::Result<usize>>) {}
@@ -27,16 +35,19 @@ impl<T, N> Noted<T, N> {
     pub(super) fn new(stream: T, notes: N) -> Self {
         Self { stream, notes }
     }
+
+    /// The stream.
+    pub(super) fn into_inner(self) -> T {
+        self.stream
+    }
 }
 
 impl<T: AsyncRead + Unpin, N: Notes + Unpin> AsyncRead for Noted<T, N> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.notes.poll_may_read(cx))?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let bytes = buffer.filled().len() - before;
-        if bytes > 0 {
-            self.notes.read(bytes);
-        }
+        self.notes.read(buffer.filled().len() - before, polled.is_ready());
         polled
     }
 }

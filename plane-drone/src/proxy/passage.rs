@@ -3,6 +3,7 @@
 
 use super::{
     connection::Seat,
+    hints::Hints,
     inbound::Inbound,
     record::Record,
     refusal::Refusal,
@@ -20,6 +21,7 @@ use std::{
     cell::{Cell, OnceCell},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -48,6 +50,8 @@ pub(super) struct Passage {
     entered: OnceCell<InFlight>,
     /// When the last piece of the request went to the backend.
     moved: Cell<u64>,
+    /// The backend's interim answers, once there is one, or somebody who would be told of it.
+    hints: OnceCell<Arc<Hints>>,
     /// Whether the client is to send more, and is waited for.
     wants_body: Cell<bool>,
     /// Whether nothing more of the request is to go to the backend.
@@ -67,6 +71,7 @@ impl Passage {
             seat: seat.clone(),
             entered: OnceCell::new(),
             moved: Cell::new(seat.worker.timers.clock().now()),
+            hints: OnceCell::new(),
             wants_body: Cell::new(false),
             is_sent: Cell::new(false),
             broken: Cell::new(None),
@@ -99,12 +104,13 @@ impl Passage {
         if let Some(refusal) = self.broken.get() {
             return Look::Over(refusal);
         }
-        let limits = &self.worker().shared.limits;
-        let (patience, refusal) = match self.wants_body.get() {
-            true => (limits.body, Refusal::TooSlow),
-            false => (limits.answer, Refusal::NoAnswer),
+        let (limits, moved) = (&self.worker().shared.limits, self.moved.get());
+        let (until, refusal) = match (self.wants_body.get(), self.hints.get()) {
+            (true, _) => (after(moved, limits.body), Refusal::TooSlow),
+            (false, Some(hints)) if hints.are_too_many() => return Look::Over(Refusal::Broken),
+            (false, Some(hints)) => (hints.until(moved, limits.answer), Refusal::NoAnswer),
+            (false, None) => (after(moved, limits.answer), Refusal::NoAnswer),
         };
-        let until = after(self.moved.get(), patience);
         if now >= until { Look::Over(refusal) } else { Look::Again(until) }
     }
 
@@ -118,6 +124,11 @@ impl Passage {
     pub(super) fn moved(&self) {
         self.moved.set(self.now());
         self.wants_body.set(false);
+    }
+
+    /// The backend's interim answers.
+    pub(super) fn hints(&self) -> &Arc<Hints> {
+        self.hints.get_or_init(Arc::default)
     }
 
     /// The client is to send more, and is waited for.
@@ -207,6 +218,7 @@ impl Body for Sent {
         let this = &mut *self;
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         if this.passage.is_fenced() {
+            this.passage.broken.set(Some(Refusal::NotYet));
             return Poll::Ready(Some(Err(Fenced.into())));
         }
         let polled = Pin::new(inner).poll_frame(cx);

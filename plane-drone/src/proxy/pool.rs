@@ -106,3 +106,65 @@ impl<T: Kept> Pools<T> {
         self.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    /// One that lives for as long as it is kept.
+    #[derive(Debug)]
+    struct Link(Rc<Cell<Condition>>);
+
+    impl Kept for Link {
+        fn condition(&self) -> Condition {
+            self.0.get()
+        }
+    }
+
+    fn upstream() -> Upstream {
+        Upstream::new(([127, 0, 0, 1], 1).into(), None)
+    }
+
+    fn link() -> (Rc<Cell<Condition>>, Link) {
+        let condition = Rc::new(Cell::new(Condition::Ready));
+        (condition.clone(), Link(condition))
+    }
+
+    #[test]
+    fn no_more_are_kept_for_one_backend_than_there_is_room_for() {
+        let (pools, one, other, (alive, _)) = (Pools::default(), upstream(), upstream(), link());
+        for _ in 0..KEPT + 10 {
+            pools.give_back(&one, Link(alive.clone()), 0);
+        }
+        pools.give_back(&other, Link(alive.clone()), 0);
+        assert_eq!(Rc::strong_count(&alive), 1 + KEPT + 1);
+        pools.sweep(millis(IDLE_KEPT));
+        assert_eq!(Rc::strong_count(&alive), 1 + KEPT + 1);
+        drop(other);
+        pools.sweep(millis(IDLE_KEPT));
+        assert_eq!(Rc::strong_count(&alive), 1 + KEPT, "the other backend has ended");
+        pools.sweep(millis(IDLE_KEPT) + 1);
+        assert_eq!(Rc::strong_count(&alive), 1, "they are too old");
+    }
+
+    #[test]
+    fn the_newest_that_is_ready_is_taken() {
+        let (pools, upstream, (old, oldest), (gone, closed), (busy, newest)) =
+            (Pools::default(), upstream(), link(), link(), link());
+        for link in [oldest, closed, newest] {
+            pools.give_back(&upstream, link, 0);
+        }
+        gone.set(Condition::Gone);
+        busy.set(Condition::Busy);
+        let taken = pools.take(&upstream).unwrap();
+        assert!(Rc::ptr_eq(&taken.0, &old));
+        assert_eq!((Rc::strong_count(&gone), Rc::strong_count(&busy)), (1, 2));
+        assert!(pools.take(&upstream).is_none());
+        busy.set(Condition::Ready);
+        assert!(pools.take(&upstream).is_some());
+        pools.close();
+        pools.give_back(&upstream, taken, 0);
+        assert!(pools.take(&upstream).is_none(), "nothing is kept while the drone stops");
+    }
+}

@@ -120,3 +120,22 @@ async fn an_address_that_refuses_is_a_bad_gateway_and_the_end_is_clean() {
     assert!(tasks.shut_down(Duration::from_secs(10)).await);
     assert!(TcpStream::connect(proxy).await.is_err());
 }
+
+#[tokio::test]
+async fn a_proxy_that_would_pass_through_to_itself_does_not_start() {
+    // An address of the machine's that is not known as such before it listens.
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let own =
+        probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr()).map_or([127, 0, 0, 1].into(), |own| own.ip());
+    let refused = loop {
+        let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let passthrough = Some(SocketAddr::new(own, port));
+        let config = ProxyConfig { http_port: port, passthrough, ..ProxyConfig::default() };
+        match Proxy::start(&config, None, "plane.test".parse().unwrap(), Routes::default(), &Tasks::new()) {
+            // Somebody else was faster.
+            Err(ProxyError::Listen(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(refused.unwrap_err().to_string().contains("where this proxy itself listens"));
+}

@@ -27,6 +27,12 @@ impl CoarseClock {
     pub(super) fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Has it show another time.
+    #[cfg(test)]
+    pub(super) fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
 }
 
 /// A duration as the coarse clock counts, in milliseconds.

@@ -2,7 +2,8 @@
 
 use super::{
     dial::{DialError, dial},
-    fair::{Budget, Fair},
+    fair::{Budget, Fair, Turns},
+    hints::INTERIM_BYTES,
     http1::FIELDS_MAX,
     passage::Sent,
     pool::{Condition, Kept},
@@ -30,7 +31,7 @@ use tokio::sync::oneshot;
 const BUFFER: usize = 32 * 1024;
 /// What a backend may send until the head of its answer has come, interim answers too, in bytes: what is read with its
 /// end belongs to the body.
-const HEAD: usize = 2 * BUFFER;
+const HEAD: usize = INTERIM_BYTES + 2 * BUFFER;
 
 /// The way to one address. Connections to it are kept by data threads for as long as one of these is there.
 #[derive(Debug, Clone)]
@@ -86,8 +87,9 @@ impl Upstream {
         Arc::downgrade(&self.0)
     }
 
-    /// Sends a request, through a connection that is open if there is one. Where that one turns out to be closed, the
-    /// request is sent once more if it cannot have had an effect, or may have it twice (RFC 9110, section 9.2.2).
+    /// Sends a request, through a connection that is open if there is one. Where that one turns out to be closed, without a
+    /// byte of an answer, the request is sent once more if it cannot have had an effect, or may have it twice (RFC 9110,
+    /// section 9.2.2).
     pub(super) async fn send(
         &self,
         worker: &Rc<Worker>,
@@ -103,10 +105,15 @@ impl Upstream {
                         link.budget.end();
                         return Ok((response, link));
                     }
-                    Err(mut failed) => match failed.take_message().or(again) {
-                        Some(request) => request,
-                        None => return Err(self.failed(&failed.into_error())),
-                    },
+                    Err(mut failed) => {
+                        let was_heard = !link.budget.is_unspent(HEAD);
+                        let again = again.filter(|_| !was_heard && retry::is_end(failed.error()));
+                        // What the library hands back it has not sent.
+                        match failed.take_message().or(again) {
+                            Some(request) => request,
+                            None => return Err(self.failed(&failed.into_error())),
+                        }
+                    }
                 }
             }
         };
@@ -130,8 +137,10 @@ impl Upstream {
         let budget = Budget::default();
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER).max_headers(FIELDS_MAX);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(Fair::new(socket, budget.clone()))).await.map_err(io::Error::other)?;
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(Fair::new(socket, Turns::within(budget.clone()))))
+            .await
+            .map_err(io::Error::other)?;
         let (held, let_go) = oneshot::channel();
         worker.spawn("connection to a backend", async move {
             // Whoever waits for an answer is told as well.

@@ -7,7 +7,7 @@ use super::{
     dial::Socket,
     listen::{self, Door},
     pool::Pools,
-    timers::{TICK, Timers},
+    timers::{Look, TICK, Timers, after},
     upstream::Link,
 };
 use futures_util::FutureExt;
@@ -58,6 +58,16 @@ impl Worker {
                 tracing::error!(task = what, "task panicked");
             }
         }));
+    }
+
+    /// Runs a future for a time, and no longer than connections are taken: for those that have asked for nothing yet.
+    pub(super) async fn while_serving<F: Future + Unpin>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        let until = after(self.timers.clock().now(), limit);
+        let look = |now| match self.stage() {
+            Stage::Serving if now < until => Look::Again(until),
+            Stage::Serving | Stage::Draining | Stage::Closing => Look::Over(()),
+        };
+        self.timers.limit(future, look).await.ok()
     }
 
     fn enter(&self, stage: Stage) {

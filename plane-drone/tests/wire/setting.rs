@@ -114,13 +114,15 @@ impl Setting {
         let backend = Backend::start(script).await;
         let id: BackendId = name.parse().unwrap();
         let activity = self.routes.open(&id, backend.address, None, None);
-        Open { backend, activity, host: format!("{name}.{CLUSTER}") }
+        Open { proxy: self.proxy, backend, activity, host: format!("{name}.{CLUSTER}") }
     }
 }
 
 /// A backend that the proxy leads to.
 #[derive(Debug, Clone)]
 pub(crate) struct Open {
+    /// Where the proxy is.
+    pub(crate) proxy: SocketAddr,
     pub(crate) backend: Backend,
     pub(crate) host: String,
     activity: Arc<Activity>,

@@ -131,6 +131,26 @@ async fn silence_behind_an_answer() {
 }
 
 #[tokio::test]
+async fn empty_lines_keep_no_connection() {
+    each(json!({ "header_secs": 1, "idle_secs": 1 }), None, |mut client, open, _| async move {
+        for begins in [false, true] {
+            if begins {
+                client = Client::connect(open.proxy).await;
+                client.send(&get(NEXT, &open.host), Pace::Whole).await;
+                assert_eq!(client.reply("GET").await.unwrap().status, 200);
+            }
+            let began = Instant::now();
+            while client.trickle(b"\r\n", NOW_AND_THEN / 4).await {
+                assert!(began.elapsed() < LIMIT + LATE, "empty lines keep it");
+            }
+            ends(&mut client, began).await;
+        }
+        assert!(only_others(&open));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn requests_in_time_keep_a_connection() {
     each(json!({ "idle_secs": 2, "header_secs": 2 }), None, |mut client, open, _| async move {
         for _ in 0..5 {

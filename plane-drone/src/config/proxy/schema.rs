@@ -2,10 +2,11 @@
 
 use super::{
     super::schema::{DAY, IP},
-    DEFAULT_HTTP_PORT, LimitsConfig, Network,
+    DEFAULT_HTTP_PORT, LimitsConfig, Network, ProxyConfig, leads_to,
 };
 use crate::config::DEFAULT_HTTPS_PORT;
 use plane_core::config::{Draft, Key, Kind, Part, is_socket_addr};
+use std::net::{IpAddr, SocketAddr};
 
 /// The most of anything that is counted, such as connections: more than one machine can have.
 const MANY: i64 = 1_000_000;
@@ -54,6 +55,7 @@ pub(in crate::config) static PROXY: Part = Part {
     exclusive: &[],
     rules: |draft: &mut Draft| {
         ports(draft);
+        passthrough(draft);
         trust(draft);
         room(draft);
     },
@@ -68,6 +70,25 @@ fn ports(draft: &mut Draft) {
     if draft.has("cert") && same && http != Some(0) {
         let path = if https.is_some() { "proxy.https_port" } else { "proxy.http_port" };
         draft.fault(path, "is the same port for HTTP and HTTPS; give two");
+    }
+}
+
+/// What is passed through must not come back. That an address is this machine's is not known here, but of a few.
+fn passthrough(draft: &mut Draft) {
+    let Some(address) = draft.text("proxy.passthrough").and_then(|text| text.parse::<SocketAddr>().ok()) else {
+        return;
+    };
+    let read = |path, default: IpAddr| draft.text(path).map_or(Some(default), |text| text.parse().ok());
+    let Some(ip) = read("proxy.bind_ip", ProxyConfig::default().bind_ip) else { return };
+    let is_of_machine = read("agent.ip", address.ip()).is_some_and(|own| draft.has("agent.ip") && own == address.ip());
+    let http = draft.int("proxy.http_port").unwrap_or(DEFAULT_HTTP_PORT.into());
+    let https = draft.has("cert").then(|| draft.int("proxy.https_port").unwrap_or(DEFAULT_HTTPS_PORT.into()));
+    let mut ports = [Some(http), https].into_iter().flatten().filter_map(|port| u16::try_from(port).ok());
+    if ports.any(|port| leads_to(address, SocketAddr::new(ip, port), is_of_machine)) {
+        draft.fault(
+            "proxy.passthrough",
+            "is where this proxy itself listens, so that requests for unknown names would come back without end; give the address of another program",
+        );
     }
 }
 

@@ -21,7 +21,7 @@ fn ends(activity: &Activity, mut now: u64, streams: bool) -> (u64, Ending) {
 #[test]
 fn a_connection_that_does_not_end_when_asked_is_cut() {
     let activity = Activity::new(CoarseClock::default());
-    activity.read(100);
+    Activity::read(&activity, 100);
     activity.begin();
     activity.end();
     let (asked, ending) = ends(&activity, 0, true);
@@ -34,7 +34,7 @@ fn a_connection_that_does_not_end_when_asked_is_cut() {
 #[test]
 fn a_request_under_way_is_not_cut_by_that() {
     let activity = Activity::new(CoarseClock::default());
-    activity.read(100);
+    Activity::read(&activity, 100);
     let (asked, _) = ends(&activity, u64::from(u32::MAX), true);
     activity.begin();
     assert_eq!(activity.look(asked + 60 * SECOND, &limits(), false, true), Look::Again(NEVER));
@@ -44,7 +44,7 @@ fn a_request_under_way_is_not_cut_by_that() {
 #[test]
 fn a_head_that_does_not_come_to_its_end_is_late_when_the_drone_stops() {
     let (activity, limits) = (Activity::new(CoarseClock::default()), limits());
-    activity.read(10);
+    Activity::read(&activity, 10);
     assert_eq!(activity.look_at_end(0, &limits, false), Look::Over(Ending::Gently));
     let Look::Again(until) = activity.look_at_end(0, &limits, false) else { panic!("it is to be looked at again") };
     assert!(until < 3 * SECOND, "{until}");
@@ -71,4 +71,19 @@ fn what_waits_in_tls_is_not_taken() {
     assert_eq!(cut, after(0, limits().send));
     activity.took(&Poll::Ready(Ok(1)));
     assert_eq!(activity.look(cut, &limits(), false, false), Look::Again(NEVER));
+}
+
+#[test]
+fn what_is_no_head_puts_nothing_off() {
+    let clock = CoarseClock::default();
+    let activity = Activity::new(clock.clone());
+    let (idle, _) = ends(&activity, 0, false);
+    let activity = Activity::new(clock);
+    for _ in 0..3 {
+        activity.clock.set(activity.clock.now() + 20 * SECOND);
+        Activity::read(&activity, 1);
+        assert_eq!(ends(&activity, activity.clock.now(), false).1, Ending::LateHead);
+        activity.no_head();
+    }
+    assert_eq!(ends(&activity, activity.clock.now(), false), (idle, Ending::Gently));
 }

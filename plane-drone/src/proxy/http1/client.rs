@@ -113,7 +113,7 @@ impl Call {
             if passage.is_fenced() {
                 return Err(Refusal::NotYet);
             }
-            match poll_fn(|cx| self.poll_head(cx, interims)).await {
+            match poll_fn(|cx| self.poll_head(cx, passage, interims)).await {
                 Ok(response) => return Ok(response.map(|()| self)),
                 Err(CallError::Closed) if is_reused && self.may_repeat && !self.down.was_heard() => self.up.restart(),
                 Err(error) => {
@@ -124,10 +124,15 @@ impl Call {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, interims: &Interims) -> Poll<Result<Response<()>, CallError>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        passage: &Passage,
+        interims: &Interims,
+    ) -> Poll<Result<Response<()>, CallError>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(CallError::Closed)) };
         self.up.poll(cx, &mut socket.stream)?;
-        self.down.poll_head(cx, &mut socket.stream, interims)
+        self.down.poll_head(cx, &mut socket.stream, passage, interims)
     }
 
     /// The next piece of the answer.

@@ -8,7 +8,7 @@ mod heads;
 mod near;
 mod up;
 
-pub(super) use heads::{INTERIMS_MAX, RESPONSE_LIMITS};
+pub(super) use heads::RESPONSE_LIMITS;
 pub(super) use near::{Near, read, watch};
 
 use super::{
@@ -96,7 +96,8 @@ pub(super) struct Down {
     /// What there is of a head that is not complete.
     head: Vec<u8>,
     scan: Scan,
-    interims: usize,
+    /// What interim answers had so far.
+    interim_bytes: usize,
     /// Where the head of the final response begins in what goes out.
     head_at: usize,
     body: Body,
@@ -116,7 +117,7 @@ impl Down {
             stage: Stage::Head,
             head: Vec::new(),
             scan: Scan::default(),
-            interims: 0,
+            interim_bytes: 0,
             head_at: 0,
             body: Body::new(Framing::None, Framing::None),
             was_heard: false,

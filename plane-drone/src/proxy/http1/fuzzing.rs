@@ -39,8 +39,9 @@ pub fn request_head(data: &[u8]) {
     if head.form == Form::Authority {
         return;
     }
-    let mut out = Vec::new();
-    put_request(&mut out, &head, &Ours { path: head.path, token: None }, |_| {});
+    let (mut out, protocols) = (Vec::new(), head.protocols());
+    let ours = Ours { path: head.path, token: None, protocols: protocols.as_deref() };
+    put_request(&mut out, &head, &ours, |_| {});
     let (mut scan, mut space) = (Scan::default(), Space::new());
     let Ok(Some(again)) = head::parse(&out, &mut scan, &mut space, WRITTEN) else {
         panic!("what was written is not taken: {}", out.escape_ascii());

@@ -184,7 +184,7 @@ fn protocols_of(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Takes a target apart into its form, the authority that it names, and path and query.
 fn read_target<'b>(method: &str, target: &'b str) -> Result<(Form, Option<&'b str>, &'b str), Malformed> {
-    if !target.bytes().all(is_in_target) {
+    if !target.bytes().all(is_in_target) || has_backtick_in_path(target) {
         return Err(Malformed::Target);
     }
     if method == "CONNECT" {
@@ -213,6 +213,13 @@ fn read_target<'b>(method: &str, target: &'b str) -> Result<(Form, Option<&'b st
 /// Visible ASCII without what no browser sends unencoded and no URI may have (RFC 3986; WHATWG URL, query state).
 fn is_in_target(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'#' | b'<' | b'>')
+}
+
+/// A backtick is no part of a URI (RFC 3986). Browsers send it as it is in a query, but never in a path (WHATWG URL, query
+/// and path percent-encode sets), nor does HTTP/2 here take it there.
+fn has_backtick_in_path(target: &str) -> bool {
+    let (target, backtick) = (target.as_bytes(), memchr::memchr(b'`', target.as_bytes()));
+    backtick.is_some_and(|at| target.get(..at).is_none_or(|before| memchr::memchr(b'?', before).is_none()))
 }
 
 #[cfg(test)]

@@ -95,3 +95,17 @@ async fn a_page_needs_nothing_from_elsewhere() {
         assert!(head.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
     }
 }
+
+#[test]
+fn the_documentation_lists_every_cause() {
+    let text = include_str!("../../../../docs/deploying.md");
+    for refusal in Refusal::ALL {
+        let row = format!("\n| {} | `{}` | ", refusal.status(), refusal.code());
+        assert_eq!(text.matches(&row).count(), 1, "{row}");
+    }
+    let rows = text.matches("\n| 4").count() + text.matches("\n| 5").count();
+    let mut told: Vec<_> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(rows, told.len(), "causes that there are not");
+}

@@ -121,3 +121,20 @@ async fn a_network_of_version_6_is_one_client() {
     assert_eq!(said, "HTTP/1.1 404");
     assert_eq!(from("::ffff:192.0.2.2").await.1, "HTTP/1.1 503");
 }
+
+#[tokio::test]
+async fn a_front_proxy_that_says_nothing_does_not_put_off_a_stop() {
+    for first in [&b""[..], b"\r\n\r\n\0"] {
+        let limits = LimitsConfig { connections: 3, ..LimitsConfig::default() };
+        let setting = setting_on(Ipv4Addr::LOCALHOST.into(), limits, Http1::Plane).await;
+        let mut silent = connect_from(FRONT, setting.proxy, first).await;
+        // One that is served, so that the other is known of.
+        let served = connect_from(OTHER, setting.proxy, b"").await;
+        let (_, said) = asks(&setting, served).await;
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        let began = std::time::Instant::now();
+        assert!(setting.tasks.shut_down(Duration::from_secs(20)).await);
+        assert!(began.elapsed() < Duration::from_secs(4), "it took {:?}", began.elapsed());
+        assert_eq!(silent.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+}

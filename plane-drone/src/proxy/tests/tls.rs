@@ -38,9 +38,20 @@ async fn secure_with(limits: LimitsConfig) -> Secure {
 
 /// A client that believes a pair, and remembers sessions.
 fn client(pair: &Pair, versions: &[&'static rustls::SupportedProtocolVersion], protocols: &[&[u8]]) -> TlsConnector {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pair.chain_pem().as_bytes()).collect();
+    believing(&[pair], versions, protocols)
+}
+
+/// The same of several pairs.
+fn believing(
+    pairs: &[&Pair],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    protocols: &[&[u8]],
+) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(chain.into_iter().map(Result::unwrap));
+    for pair in pairs {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(pair.chain_pem().as_bytes()).collect();
+        roots.add_parsable_certificates(chain.into_iter().map(Result::unwrap));
+    }
     let kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
     let provider = CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -84,6 +95,25 @@ async fn sessions_are_resumed_until_there_is_another_certificate() {
         let name = ServerName::try_from("b.plane.test").unwrap();
         let refused = believes.connect(name, TcpStream::connect(address).await.unwrap()).await;
         assert!(refused.is_err(), "the old session would hide the new certificate");
+    }
+}
+
+#[tokio::test]
+async fn tickets_change_with_the_certificate_and_sessions_are_resumed_again() {
+    let Secure { served, address, _tasks, .. } = secure().await;
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let (first, second) = (testing::pair("plane.test"), testing::pair("plane.test"));
+        let believes = believing(&[&first, &second], &[version], &[b"http/1.1"]);
+        let shows = second.chain_pem().to_owned();
+        for pair in [first, second] {
+            served.install(pair);
+            // A ticket of the earlier certificate's is not taken, and its client is not turned away.
+            assert_ne!(shake(&believes, address).await, HandshakeKind::Resumed);
+            assert_eq!(shake(&believes, address).await, HandshakeKind::Resumed);
+        }
+        let stream = connect(&believes, address).await;
+        let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+        assert_eq!(shown, CertificateDer::from_pem_slice(shows.as_bytes()).unwrap());
     }
 }
 

@@ -46,17 +46,33 @@ fn origin() -> Vec<Case> {
         "/!$&,",
         "/_plane",
         "/a?%0a",
+        "/a?b`c`",
     ];
     let exact = exact.map(|target| asked(format!("the target {target}"), "GET", target).passes(1).arrives_at(target));
-    let doubtful = ["/a\"b", "/<a>", "/a\\b", "/a^b", "/a`b", "/{a}", "/[a]", "/a?[b]", "/a?\"b\""].map(|target| {
+    let doubtful = ["/a\"b", "/<a>", "/a\\b", "/a^b", "/{a}", "/[a]", "/a?[b]", "/a?\"b\""].map(|target| {
         asked(format!("the target {target}, which wants escaping"), "GET", target)
             .passes(1)
             .turned(&[400])
             .arrives_at(target)
     });
-    let wrong_ones =
-        ["/a\u{0}", "/a\u{1}b", "/a\u{7f}b", "/a\tb", "/a\u{b}b", "get", "get/", "?a", "#", "..", ".", "\\", "%2f"]
-            .map(|target| wrong(format!("the target {target:?}"), "GET", target));
+    let wrong_ones = [
+        "/a`b",
+        "/a`?b",
+        "/a\u{0}",
+        "/a\u{1}b",
+        "/a\u{7f}b",
+        "/a\tb",
+        "/a\u{b}b",
+        "get",
+        "get/",
+        "?a",
+        "#",
+        "..",
+        ".",
+        "\\",
+        "%2f",
+    ]
+    .map(|target| wrong(format!("the target {target:?}"), "GET", target));
     let raw = asked("a target with bytes that are not ASCII", "GET", "/\u{e9}").turned(&[400]);
     let long = format!("/{}", "a".repeat(15_000));
     let too_long = format!("/{}", "a".repeat(16_400));

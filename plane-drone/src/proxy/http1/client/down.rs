@@ -3,10 +3,11 @@
 use super::CallError;
 use crate::proxy::{
     buffer::Buffer,
+    hints::INTERIM_BYTES,
     http1::{
         Framing,
         body::Body,
-        exchange::{INTERIMS_MAX, RESPONSE_LIMITS, read},
+        exchange::{RESPONSE_LIMITS, read},
         field::Field,
         head::Space,
         malformed::Malformed,
@@ -15,6 +16,7 @@ use crate::proxy::{
         trailer::forwardable,
     },
     http2::Interims,
+    passage::Passage,
     request,
 };
 use bytes::Bytes;
@@ -42,7 +44,8 @@ pub(super) struct Down {
     /// What there is of a head that is not complete.
     head: Vec<u8>,
     scan: Scan,
-    interims: usize,
+    /// What interim answers had so far, in bytes.
+    interim_bytes: usize,
     body: Body,
     /// How much of it is to come, in bytes, where that was said.
     left: Option<u64>,
@@ -59,7 +62,7 @@ impl Down {
             was_heard: false,
             head: Vec::new(),
             scan: Scan::default(),
-            interims: 0,
+            interim_bytes: 0,
             body: Body::new(Framing::UntilClose, Framing::UntilClose),
             left: None,
             trailers: None,
@@ -98,6 +101,7 @@ impl Down {
         &mut self,
         cx: &mut Context<'_>,
         from: &mut TcpStream,
+        passage: &Passage,
         interims: &Interims,
     ) -> Poll<Result<Response<()>, CallError>> {
         loop {
@@ -107,7 +111,8 @@ impl Down {
                 return Poll::Ready(Err(CallError::Closed));
             };
             self.was_heard = true;
-            if let Some((response, rest)) = self.take_heads(buffer.get(new.clone()).unwrap_or_default(), interims)? {
+            let bytes = buffer.get(new.clone()).unwrap_or_default();
+            if let Some((response, rest)) = self.take_heads(bytes, passage, interims)? {
                 self.input = (rest > 0).then(|| (buffer, new.end - rest..new.end));
                 return Poll::Ready(Ok(response));
             }
@@ -115,7 +120,12 @@ impl Down {
     }
 
     /// Reads heads, until that of the final answer; gives how many bytes after it are at hand.
-    fn take_heads(&mut self, new: &[u8], interims: &Interims) -> Result<Option<(Response<()>, usize)>, Malformed> {
+    fn take_heads(
+        &mut self,
+        new: &[u8],
+        passage: &Passage,
+        interims: &Interims,
+    ) -> Result<Option<(Response<()>, usize)>, Malformed> {
         let kept = if self.head.is_empty() {
             None
         } else {
@@ -139,8 +149,8 @@ impl Down {
                 self.begin_body(&head);
                 return Ok(Some((response, rest.len())));
             }
-            self.interims += 1;
-            if self.interims > INTERIMS_MAX {
+            self.interim_bytes += head.length;
+            if !passage.hints().came(passage.now()) || self.interim_bytes > INTERIM_BYTES {
                 return Err(Malformed::Interims);
             }
             // 100 is said where a body is waited for: the backend was not asked for it.

@@ -3,6 +3,7 @@
 use super::{Exchange, Stage};
 use crate::proxy::{
     buffer::Buffer,
+    hints::INTERIM_BYTES,
     http1::{
         Framing, HeadLimits, Version,
         body::Body,
@@ -21,8 +22,6 @@ use std::ops::Range;
 /// What the head of a response may be large.
 pub(in crate::proxy::http1) const RESPONSE_LIMITS: HeadLimits =
     HeadLimits { bytes: 64 * 1024, fields: 256, line_bytes: 8 * 1024 };
-/// Interim responses to one request; more are no hints any more.
-pub(in crate::proxy::http1) const INTERIMS_MAX: usize = 32;
 
 impl Exchange<'_> {
     /// Reads heads, until that of the final response; gives how many bytes after it are at hand.
@@ -54,8 +53,8 @@ impl Exchange<'_> {
                 self.begin_answer(pace, &head)?;
                 return Ok(Some(bytes.len()));
             }
-            down.interims += 1;
-            if down.interims > INTERIMS_MAX {
+            down.interim_bytes += head.length;
+            if !self.passage.hints().came(self.passage.now()) || down.interim_bytes > INTERIM_BYTES {
                 return Err(Malformed::Interims);
             }
             // 100 was said by us, or nobody asked for it.

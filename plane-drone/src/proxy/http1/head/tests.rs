@@ -24,7 +24,7 @@ fn targets_have_forms() {
         ("OPTIONS *", Form::Asterisk, "*", "h.test:1"),
         ("OPTIONS http://x.test", Form::Absolute, "*", "x.test"),
         ("CONNECT x.test:443", Form::Authority, "", "x.test:443"),
-        ("x-own /|^{}[]`", Form::Origin, "/|^{}[]`", "h.test:1"),
+        ("x-own /|^{}[]?`", Form::Origin, "/|^{}[]?`", "h.test:1"),
     ];
     for (line, form, path, authority) in table {
         let head = format!("{line} HTTP/1.1\r\nHost: h.test:1\r\n\r\n");
@@ -43,6 +43,9 @@ fn targets_have_forms() {
         "GET /\u{e4}",
         "GET /\"",
         "GET /<",
+        "GET /`",
+        "GET /a`?b",
+        "GET http://h/`",
         "GET \\",
         "GET ?q",
         "GET x.test:80",
