@@ -2,7 +2,7 @@
 //! hyper library reads it.
 
 use super::{
-    admission::{Admission, Asked, admit},
+    admission::{Admission, Admitted, Asked, admit},
     auth,
     connection::Seat,
     http1::Call,
@@ -12,7 +12,7 @@ use super::{
     passage::{Answer, Passage, Received, Sent},
     record::Told,
     refusal::Refusal,
-    request::{self, Upgrade},
+    request::{self, Seen, Upgrade},
     strict,
     theirs::Theirs,
     upgraded::Switched,
@@ -24,6 +24,7 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Body,
     header::{self, HeaderValue},
+    http::request::Parts,
 };
 use plane_core::chance::Chance;
 use std::{
@@ -47,14 +48,28 @@ pub(super) enum Reply {
     Switched(Response<()>, Switched),
 }
 
+/// A request as it came. In a box: it would be there several times in what waits for its answer.
+#[derive(Debug)]
+pub(super) struct Came {
+    head: Parts,
+    body: Inbound,
+}
+
+impl Came {
+    pub(super) fn new(request: Request<Inbound>) -> Box<Self> {
+        let (head, body) = request.into_parts();
+        Box::new(Self { head, body })
+    }
+}
+
 /// Answers a request, in one way or another. Its interim answers go where there is a way for them.
-pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Inbound>, interims: Option<&Rc<Interims>>) -> Reply {
+pub(super) async fn answer(seat: &Rc<Seat>, came: Box<Came>, interims: Option<&Rc<Interims>>) -> Reply {
     let passage = Passage::begin(seat);
-    note(&passage, &request);
-    let is_head = request.method() == Method::HEAD;
-    let is_chunked = strict::is_chunked_body(&request);
-    let accept = request.headers().get(header::ACCEPT).cloned();
-    let mut reply = match pass(&passage, seat, request, interims).await {
+    note(&passage, &came.head);
+    let is_head = came.head.method == Method::HEAD;
+    let is_chunked = strict::is_chunked_body(came.head.version, &came.body);
+    let accept = came.head.headers.get(header::ACCEPT).cloned();
+    let mut reply = match pass(&passage, seat, came, interims).await {
         Ok(reply) => reply,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
@@ -74,15 +89,15 @@ pub(super) async fn answer(seat: &Rc<Seat>, request: Request<Inbound>, interims:
 }
 
 /// Notes what is told of a request.
-pub(super) fn note<B>(passage: &Passage, request: &Request<B>) {
+pub(super) fn note(passage: &Passage, head: &Parts) {
     passage.record.head(passage.seat(), || {
-        let uri = request.uri();
-        let field = || request.headers().get(header::HOST).map_or("", text);
+        let uri = &head.uri;
+        let field = || head.headers.get(header::HOST).map_or("", text);
         Told {
-            method: request.method().as_str(),
+            method: head.method.as_str(),
             host: uri.authority().map_or_else(field, |authority| authority.as_str()),
             path: uri.path_and_query().map_or("", |path| path.as_str()),
-            protocol: match request.version() {
+            protocol: match head.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
@@ -94,11 +109,11 @@ pub(super) fn note<B>(passage: &Passage, request: &Request<B>) {
 async fn pass(
     passage: &Rc<Passage>,
     seat: &Rc<Seat>,
-    request: Request<Inbound>,
+    mut came: Box<Came>,
     interims: Option<&Rc<Interims>>,
 ) -> Result<Reply, Refusal> {
-    let upgrade = wanted_upgrade(&request, &passage.worker().shared.chance)?;
-    let (mut head, mut body) = request.into_parts();
+    let Came { head, body } = &mut *came;
+    let upgrade = wanted_upgrade(head, &passage.worker().shared.chance)?;
     let origin = origin(seat, &head.headers);
     passage.record.client(origin.client);
     let worker = passage.worker();
@@ -106,7 +121,7 @@ async fn pass(
     if body.size_hint().lower() > limits.body_bytes {
         return Err(Refusal::TooLarge);
     }
-    strict::request(&head, limits.header_count)?;
+    strict::request(head, limits.header_count)?;
     // What is read of the head while it is rewritten.
     let (uri, host) = (head.uri.clone(), request::host(&head.uri, &head.headers)?);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -141,24 +156,8 @@ async fn pass(
             return Ok(Reply::Whole(response.map(|body| Answer::Own { body, passage: Some(passage.clone()) })));
         }
     };
-    let seen = request::Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
-    let (body, token) = (Sent::new(body, passage.clone()), admitted.token.as_ref());
-    let way = match interims {
-        Some(interims) => {
-            Way::ByHand(Call::new(&admitted.upstream, &head, body, &seen, token, upgrade.as_ref()), interims)
-        }
-        None => {
-            request::keep_secrets(&mut head.headers, token);
-            request::rewrite(&mut head, &seen, upgrade.as_ref())?;
-            if !body.is_end_stream() && body.size_hint().exact().is_none() {
-                // hyper would take a GET without a length for one without a body.
-                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            let mut request = Request::from_parts(head, body);
-            note_interims(passage, &mut request);
-            Way::Hyper(request)
-        }
-    };
+    let seen = Seen { host: &host, path: admitted.path, prefix: admitted.prefix, origin: &origin };
+    let way = Way::of(passage, came, &admitted, &seen, upgrade.as_ref(), interims)?;
     forward(passage, &admitted.upstream, way, upgrade).await
 }
 
@@ -178,23 +177,49 @@ fn text(value: &HeaderValue) -> &str {
 }
 
 /// What a request wants to change to; CONNECT is only taken where it is a WebSocket's.
-fn wanted_upgrade<B>(request: &Request<B>, chance: &Chance) -> Result<Option<Upgrade>, Refusal> {
-    if request.method() == Method::CONNECT {
-        return match request.extensions().get::<Protocol>() {
+fn wanted_upgrade(head: &Parts, chance: &Chance) -> Result<Option<Upgrade>, Refusal> {
+    if head.method == Method::CONNECT {
+        return match head.extensions.get::<Protocol>() {
             Some(protocol) if protocol.as_str() == WEBSOCKET => Ok(Some(Upgrade::connect(chance))),
             Some(_) => Err(Refusal::NotImplemented),
             None => Err(Refusal::MethodNotAllowed),
         };
     }
-    Ok(if request.version() == Version::HTTP_11 { Upgrade::asked(request.headers()) } else { None })
+    Ok(if head.version == Version::HTTP_11 { Upgrade::asked(&head.headers) } else { None })
 }
 
 /// A request for a backend.
 enum Way<'a> {
     /// As the hyper library sends it.
-    Hyper(Request<Sent>),
+    Hyper(Box<Request<Sent>>),
     /// By hand, with where its interim answers go.
     ByHand(Box<Call>, &'a Interims),
+}
+
+impl<'a> Way<'a> {
+    fn of(
+        passage: &Rc<Passage>,
+        came: Box<Came>,
+        admitted: &Admitted<'_>,
+        seen: &Seen<'_>,
+        upgrade: Option<&Upgrade>,
+        interims: Option<&'a Rc<Interims>>,
+    ) -> Result<Self, Refusal> {
+        let Came { mut head, body } = *came;
+        let (body, token) = (Sent::new(body, passage.clone()), admitted.token.as_ref());
+        if let Some(interims) = interims {
+            return Ok(Self::ByHand(Call::new(&admitted.upstream, &head, body, seen, token, upgrade), interims));
+        }
+        request::keep_secrets(&mut head.headers, token);
+        request::rewrite(&mut head, seen, upgrade)?;
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // hyper would take a GET without a length for one without a body.
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let mut request = Box::new(Request::from_parts(head, body));
+        note_interims(passage, &mut request);
+        Ok(Self::Hyper(request))
+    }
 }
 
 /// Has interim answers to a request noted; hyper has no way to hand them on.

@@ -3,7 +3,7 @@
 
 use super::{
     connection::{Ending, Seat, Watched},
-    exchange::{self, Reply},
+    exchange::{self, Came, Reply},
     http1::last_word,
     inbound::Inbound,
     passage::{Answer, Passage},
@@ -11,13 +11,14 @@ use super::{
     refusal::Refusal,
 };
 use crate::cert::Served;
+use futures_util::future::Either;
 use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     fmt::Display,
-    future::Future,
+    future::{self, Future},
     pin::{Pin, pin},
     rc::Rc,
     time::Duration,
@@ -44,34 +45,28 @@ pub(super) enum Service {
     },
 }
 
-async fn respond(
-    seat: Rc<Seat>,
-    service: Service,
-    mut request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
-    Ok(match service {
-        Service::Backends => {
-            let client = hyper::upgrade::on(&mut request);
-            match exchange::answer(&seat, request.map(Inbound::http1), None).await {
-                Reply::Whole(response) => response,
-                Reply::Switched(response, switched) => {
-                    seat.worker.spawn("tunnel", switched.with_upgraded(client));
-                    response.map(|()| Answer::Own { body: Full::default(), passage: None })
-                }
-            }
-        }
-        Service::Redirect { served, port } => {
-            let passage = Passage::begin(&seat);
-            exchange::note(&passage, &request);
-            let led = redirect::lead(&request, served.is_there(), port);
-            match &led {
-                Ok(response) => passage.record.answered(response.status().as_u16()),
-                Err(refusal) => passage.record.refused(*refusal),
-            }
-            let response = led.unwrap_or_else(|refusal| redirect::refuse(&request, refusal));
-            response.map(|body| Answer::Own { body, passage: Some(passage) })
+async fn pass_on(seat: Rc<Seat>, client: OnUpgrade, came: Box<Came>) -> Result<Response<Answer>, Infallible> {
+    Ok(match exchange::answer(&seat, came, None).await {
+        Reply::Whole(response) => response,
+        Reply::Switched(response, switched) => {
+            seat.worker.spawn("tunnel", switched.with_upgraded(client));
+            response.map(|()| Answer::Own { body: Full::default(), passage: None })
         }
     })
+}
+
+fn lead(seat: &Rc<Seat>, request: Request<Incoming>, served: &Served, port: u16) -> Response<Answer> {
+    let passage = Passage::begin(seat);
+    let (head, body) = request.into_parts();
+    exchange::note(&passage, &head);
+    let request = Request::from_parts(head, body);
+    let led = redirect::lead(&request, served.is_there(), port);
+    match &led {
+        Ok(response) => passage.record.answered(response.status().as_u16()),
+        Err(refusal) => passage.record.refused(*refusal),
+    }
+    let response = led.unwrap_or_else(|refusal| redirect::refuse(&request, refusal));
+    response.map(|body| Answer::Own { body, passage: Some(passage) })
 }
 
 /// Serves HTTP/1.1 until the connection ends.
@@ -88,7 +83,13 @@ where
         builder.max_headers(limits.header_count);
     }
     let own = seat.clone();
-    let service = service_fn(move |request| respond(own.clone(), service.clone(), request));
+    let service = service_fn(move |mut request| match &service {
+        Service::Backends => {
+            let client = hyper::upgrade::on(&mut request);
+            Either::Left(pass_on(own.clone(), client, Came::new(request.map(Inbound::http1))))
+        }
+        Service::Redirect { served, port } => Either::Right(future::ready(Ok(lead(&own, request, served, *port)))),
+    });
     let stream = TokioIo::new(Watched::new(stream, seat.activity.clone()));
     let mut connection = builder.serve_connection(stream, service).with_upgrades();
     let is_late = run(&seat, Pin::new(&mut connection), false, |connection| connection.graceful_shutdown()).await;

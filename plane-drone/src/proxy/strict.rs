@@ -3,7 +3,7 @@
 
 use super::refusal::Refusal;
 use hyper::{
-    HeaderMap, Method, Request, Uri, Version,
+    HeaderMap, Method, Uri, Version,
     body::Body,
     header::{self, HeaderValue},
     http::{request, uri::Scheme},
@@ -100,9 +100,9 @@ fn is_chunked(list: &[u8]) -> bool {
 /// but for the end of the trailers only CRLF: between the two lies what a client, or a proxy before us, that ends lines so
 /// takes for its next request, and what is dropped here. So where there are trailers, or they may yet come, the connection
 /// is closed after the answer, and no answer is taken for that of another request.
-pub(super) fn is_chunked_body<B: Body>(request: &Request<B>) -> bool {
-    let is_lines = request.version() != Version::HTTP_2;
-    is_lines && !request.body().is_end_stream() && request.body().size_hint().exact().is_none()
+pub(super) fn is_chunked_body(version: Version, body: &impl Body) -> bool {
+    let is_lines = version != Version::HTTP_2;
+    is_lines && !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 /// The protocols of an Upgrade that may go on.
@@ -119,6 +119,7 @@ pub(super) fn upgrade(value: &HeaderValue) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::Request;
 
     fn judged(method: &str, target: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
         let request = Request::builder().method(method).uri(target);

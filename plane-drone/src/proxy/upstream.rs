@@ -93,14 +93,14 @@ impl Upstream {
     pub(super) async fn send(
         &self,
         worker: &Rc<Worker>,
-        request: Request<Sent>,
+        request: Box<Request<Sent>>,
     ) -> Result<(Response<Incoming>, Link), Refusal> {
         let request = match worker.pools.take(self) {
             None => request,
             Some(mut link) => {
-                let again = retry::copy(&request);
+                let again = retry::copy(&request).map(Box::new);
                 link.budget.begin(HEAD);
-                match link.sender.try_send_request(request).await {
+                match link.sender.try_send_request(*request).await {
                     Ok(response) => {
                         link.budget.end();
                         return Ok((response, link));
@@ -109,7 +109,7 @@ impl Upstream {
                         let was_heard = !link.budget.is_unspent(HEAD);
                         let again = again.filter(|_| !was_heard && retry::is_end(failed.error()));
                         // What the library hands back it has not sent.
-                        match failed.take_message().or(again) {
+                        match failed.take_message().map(Box::new).or(again) {
                             Some(request) => request,
                             None => return Err(self.failed(&failed.into_error())),
                         }
@@ -127,7 +127,7 @@ impl Upstream {
             return Err(Refusal::NotYet);
         }
         link.budget.begin(HEAD);
-        let response = link.sender.send_request(request).await.map_err(|error| self.failed(&error))?;
+        let response = link.sender.send_request(*request).await.map_err(|error| self.failed(&error))?;
         link.budget.end();
         Ok((response, link))
     }

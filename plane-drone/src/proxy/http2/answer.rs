@@ -3,7 +3,7 @@
 use super::{Interims, Streaming, tunnel::Tunnelled};
 use crate::proxy::{
     connection::Seat,
-    exchange::{self, Reply},
+    exchange::{self, Came, Reply},
     http1::with_date,
     inbound::Inbound,
     passage::Answer,
@@ -18,7 +18,7 @@ use hyper::{
 };
 use std::{
     cell::Cell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
@@ -28,7 +28,11 @@ use std::{
 const NEVER: u64 = u64::MAX;
 
 /// Answers the request of one stream. Where this ends before the answer does, the library resets the stream.
-pub(super) async fn answer(seat: Rc<Seat>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+pub(super) fn answer(
+    seat: Rc<Seat>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> impl Future<Output = ()> {
     let interims = Rc::default();
     let (head, stream) = request.into_parts();
     let (body, stream) = match head.method == Method::CONNECT {
@@ -36,8 +40,17 @@ pub(super) async fn answer(seat: Rc<Seat>, request: Request<RecvStream>, mut res
         true => (Inbound::Empty, Some(stream)),
         false => (Inbound::Http2(Streaming::new(stream, &head.headers, &interims)), None),
     };
-    let request = Request::from_parts(head, body);
-    let Some(reply) = reply(&seat, request, &interims, &mut respond).await else { return };
+    say(seat, Came::new(Request::from_parts(head, body)), stream, interims, respond)
+}
+
+async fn say(
+    seat: Rc<Seat>,
+    came: Box<Came>,
+    stream: Option<RecvStream>,
+    interims: Rc<Interims>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let Some(reply) = reply(&seat, came, &interims, &mut respond).await else { return };
     let response = match reply {
         Reply::Whole(response) => response,
         Reply::Switched(response, switched) => {
@@ -65,11 +78,11 @@ pub(super) async fn answer(seat: Rc<Seat>, request: Request<RecvStream>, mut res
 /// What a request gets, after its interim answers. `None` where its client does not wait for it any more.
 async fn reply(
     seat: &Rc<Seat>,
-    request: Request<Inbound>,
+    came: Box<Came>,
     interims: &Rc<Interims>,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<Reply> {
-    let mut answering = pin!(exchange::answer(seat, request, Some(interims)));
+    let mut answering = pin!(exchange::answer(seat, came, Some(interims)));
     poll_fn(|cx| {
         let polled = answering.as_mut().poll(cx);
         while let Some(head) = interims.next(cx) {
