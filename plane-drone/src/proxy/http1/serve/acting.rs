@@ -41,7 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             step => step,
         };
         match step {
-            Step::Begun(begun) => self.fulfil(begun).await,
+            Step::Begun(passage, begun) => self.fulfil(passage, begun).await,
             Step::Malformed(why, passage) => Box::pin(self.reject(why, passage)).await,
             Step::Ended => {
                 // Through TLS an end is said as well (RFC 8446, section 6.1).
@@ -62,21 +62,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
     }
 
     /// Has a request answered.
-    async fn fulfil(&mut self, begun: Box<Begun>) -> Next {
-        let Begun { passage, asks, decision, mut up } = *begun;
+    async fn fulfil(&mut self, passage: Rc<Passage>, mut begun: Box<Begun>) -> Next {
+        let Begun { asks, decision, up } = &mut *begun;
         let response = match decision {
-            Decision::Passes(upstream) => return self.exchange(passage, &asks, &upstream, &mut up).await,
+            Decision::Passes(upstream) => return self.exchange(passage, asks, upstream, up).await,
             Decision::Answered(response) => {
                 passage.record.answered(response.status().as_u16());
-                response
+                std::mem::take(response)
             }
             Decision::Refused(refusal) => {
-                passage.record.refused(refusal);
+                passage.record.refused(*refusal);
                 refusal.into_response_for(asks.accept.as_deref(), asks.is_head)
             }
         };
         let mut out = Outgoing::default();
-        Next::request_if(Box::pin(self.answer(&mut out, Some(passage), &asks, asks.has_body(), response)).await)
+        Next::request_if(Box::pin(self.answer(&mut out, Some(passage), asks, asks.has_body(), response)).await)
     }
 
     /// Answers a request here, after what is to be sent before. True where the connection goes on; it is closed where

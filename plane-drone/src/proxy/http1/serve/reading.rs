@@ -26,7 +26,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A request that was decided on.
 pub(super) struct Begun {
-    pub(super) passage: Rc<Passage>,
     pub(super) asks: Asks,
     pub(super) decision: Decision,
     /// What goes to its backend: its head, and what was at hand of its body.
@@ -46,8 +45,8 @@ pub(super) enum Step {
     /// There is no request.
     /// What it is malformed in, and its passage where it has one.
     Malformed(Malformed, Option<Rc<Passage>>),
-    /// There is one.
-    Begun(Box<Begun>),
+    /// There is one, and its passage.
+    Begun(Rc<Passage>, Box<Begun>),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
@@ -176,7 +175,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Cut> Connection<'_, T> {
             decision => decision,
         };
         let up = Up::new(out, body, data, &asks);
-        Step::Begun(Box::new(Begun { passage, asks, decision, up }))
+        Step::Begun(passage, Box::new(Begun { asks, decision, up }))
     }
 
     /// Waits until a request can be decided on, or its client leaves.
