@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use futures_util::future::join_all;
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
@@ -21,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A drone as the wire shows one: it registers, is Ready, and answers spawn requests as it is told.
@@ -112,6 +113,40 @@ async fn a_refusing_drone_is_passed_over_and_all_refusing_is_no_drone() {
     assert!(refusing.asked.load(Ordering::Relaxed) >= 1);
     give_signs_of_life(&cluster, &accepting.id, DroneState::Draining).await;
     assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
+}
+
+#[tokio::test]
+async fn a_controller_that_is_stopped_finishes_what_it_has_begun() {
+    const MANY: usize = 50;
+    let mut cluster = Cluster::start_with(1, 0, "").await.unwrap();
+    let (tasks, client, asked) = (Tasks::new(), cluster.client.clone(), Arc::new(AtomicUsize::new(0)));
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let count = asked.clone();
+    let spawn = move |request: SpawnRequest| {
+        let (client, mut gone) = (client.clone(), gone.clone());
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            gone.wait_for(|go| *go).await.unwrap();
+            Ok(played::accept(&client, &request).await.unwrap())
+        }
+    };
+    let (_drone, _serving) = played::play(&cluster.client, &tasks, &cluster.name, None, spawn).await.unwrap();
+    let request = cluster.request(30, &[]);
+    let client = cluster.client.clone();
+    let answers = tokio::spawn(async move { join_all((0..MANY).map(|_| client.request(&request, PATIENCE))).await });
+    let began = Instant::now();
+    while asked.load(Ordering::Relaxed) < MANY {
+        assert!(began.elapsed() < PATIENCE, "the drone is not asked");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let controller = &mut cluster.controllers[0];
+    controller.process.as_ref().unwrap().signal(libc::SIGTERM);
+    controller.logged("stopping").await.unwrap();
+    go.send_replace(true);
+    assert!(controller.process.take().unwrap().wait(PATIENCE).await.unwrap().success());
+    for answer in answers.await.unwrap() {
+        assert!(matches!(answer, Ok(ScheduleResponse::Scheduled { .. })), "{answer:?}");
+    }
 }
 
 #[tokio::test]

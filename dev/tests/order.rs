@@ -127,6 +127,39 @@ fn a_free_lock_whose_entry_was_purged_is_granted_with_a_higher_token() {
     .unwrap();
 }
 
+#[test]
+fn a_controller_that_is_stopped_answers_what_it_has_been_asked() {
+    stage::play(|stage| async move {
+        let nats = stage.nats.clone();
+        let slow = move |spawn| {
+            let nats = nats.clone();
+            async move {
+                sleep(Duration::from_secs(1)).await;
+                Ok(played::accept(&nats, &spawn).await.unwrap())
+            }
+        };
+        let (drone, _serving) = played::play(&stage.nats, &stage.tasks, &stage.cluster, None, slow).await.unwrap();
+        let scheduled = async |lock: &str| {
+            let request = ScheduleRequest { lock: Some(lock.parse().unwrap()), ..request(&stage) };
+            stage.nats.request(&request, PATIENCE).await
+        };
+        // The first is being decided, others have just come, one of them waits for the first.
+        let late = async {
+            sleep(Duration::from_millis(100)).await;
+            let stopping = async { stage.stop_controller() };
+            let (waits, comes, ()) = tokio::join!(scheduled("l"), scheduled("m"), stopping);
+            [waits, comes]
+        };
+        let (first, late) = tokio::join!(scheduled("l"), late);
+        for answer in [first].into_iter().chain(late) {
+            assert!(matches!(answer, Ok(ScheduleResponse::Scheduled { drone: on, .. }) if on == drone));
+        }
+        // Others would be given what comes from then on.
+        assert!(matches!(scheduled("l").await, Err(NatsError::NoResponders(_))));
+    })
+    .unwrap();
+}
+
 /// Writes an assignment of a backend; gives its sequence.
 async fn assign(stage: &Stage, backend: &BackendId, assignment: Assignment, expected: u64) -> u64 {
     let message = BackendMessage::Assignment(assignment);

@@ -33,6 +33,7 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Backends whose histories are written at once; one backend always has the same writer, so its order is kept.
 const WRITERS: usize = 8;
@@ -136,9 +137,14 @@ pub(crate) fn none() -> Arc<Historian> {
     })
 }
 
-/// Starts the writers.
-pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) -> Arc<Historian> {
-    let stop = tasks.stop_token();
+/// Starts the writers, which go on until `stop`.
+pub(crate) fn start(
+    nats: &Nats,
+    view: &Arc<View>,
+    rules: Rules,
+    tasks: &Tasks,
+    stop: &CancellationToken,
+) -> Arc<Historian> {
     let (doubts, queued) = (Arc::new(AtomicU64::new(0)), Arc::default());
     let writers = (0..WRITERS).map(|number| {
         let (sender, mut receiver) = mpsc::unbounded_channel::<Key>();
@@ -169,7 +175,7 @@ pub(crate) fn start(nats: &Nats, view: &Arc<View>, rules: Rules, tasks: &Tasks) 
             due.now(key);
         }
     });
-    let (comparer, nats, view) = (historian.clone(), nats.clone(), view.clone());
+    let (comparer, nats, view, stop) = (historian.clone(), nats.clone(), view.clone(), stop.clone());
     tasks.spawn("compare public histories", async move {
         while stop.run_until_cancelled(comparer.compare.notified()).await.is_some() {
             let comparing = async {

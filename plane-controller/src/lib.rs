@@ -29,7 +29,7 @@ use dns::{
     zone::{NAME_SERVER_LABEL, Zone},
 };
 use drones::HeardDrones;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use history::Historian;
 use placement::Use;
 use plane_core::{
@@ -66,6 +66,8 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(9);
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// When a request that hangs on a slow log is answered all the same, counted from its arrival.
 const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
+/// How long a stopping controller follows the log for the requests that it has taken: all are answered by then.
+const FINISH_LIMIT: Duration = Duration::from_secs(8);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// How much longer a controller without a name server waits before it hands out a name: what it has read of the log the
 /// others have read by then.
@@ -84,6 +86,8 @@ pub(crate) struct Core {
     clock: Clock,
     chance: Chance,
     tasks: Tasks,
+    /// Cancelled once no request is worked on any more: until then the log is read and the public history written.
+    idle: CancellationToken,
     view: Arc<View>,
     history: Arc<Historian>,
     drones: HeardDrones,
@@ -235,10 +239,11 @@ pub async fn control(nats: Nats, parts: Parts, tasks: &Tasks) -> Result<(), Nats
 
 async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Result<(), NatsError> {
     let Parts { scheduler, zone, rules, clock, chance } = parts;
-    let stop = tasks.stop_token();
+    let (stop, idle) = (tasks.stop_token(), CancellationToken::new());
+    let end = idle.clone().drop_guard();
     let schedules = scheduler.is_some();
     let history = match schedules {
-        true => history::start(&nats, &view, rules, tasks),
+        true => history::start(&nats, &view, rules, tasks, &idle),
         false => history::none(),
     };
     let core = Arc::new(Core {
@@ -250,6 +255,7 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
         clock,
         chance,
         tasks: tasks.clone(),
+        idle,
         view,
         history,
         drones: HeardDrones::default(),
@@ -264,7 +270,14 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
     let serving = ready?;
     tracing::info!("controller is ready");
     stop.cancelled().await;
-    drop(serving);
+    // What is asked from now on other controllers get; what has come is decided with a log that goes on to be read.
+    tasks.spawn("answer what has been asked", async move {
+        let finishing = join_all(serving.into_iter().map(Serving::finish));
+        if tokio::time::timeout(FINISH_LIMIT, finishing).await.is_err() {
+            tracing::warn!("not all requests were answered before the end");
+        }
+        drop(end);
+    });
     Ok(())
 }
 
@@ -272,7 +285,7 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     let tasks = &core.tasks;
     patiently("waiting for JetStream", || core.make_streams()).await;
     let purge = purge::start(&core.nats, tasks);
-    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks).await?;
+    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks, core.idle.clone()).await?;
     core.catch_up().await;
     patiently("waiting for the state log", || async {
         core.make_streams().await?;
@@ -301,7 +314,7 @@ async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     patiently("waiting for the state log, which a controller with [scheduler] makes", || core.make_streams()).await;
     // Those that schedule purge.
     let (purge, _) = mpsc::unbounded_channel();
-    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, &core.tasks).await?;
+    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, &core.tasks, core.idle.clone()).await?;
     core.catch_up().await;
     // It grants no locks, so it need not know whether the log lacks something from before.
     let info = core.nats.info(StreamName::State).await?;

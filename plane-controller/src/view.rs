@@ -24,6 +24,7 @@ use std::{
 };
 use tell::News;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// How many entries are taken into the world at once, where so many have come. Whoever looks at the world waits for
 /// them, some 100 µs at most, and signals are looked for after them.
@@ -220,16 +221,16 @@ impl View {
     }
 }
 
-/// Follows the log for as long as the tasks run. What is forgotten goes to `purge`.
+/// Follows the log until `stop`. What is forgotten goes to `purge`.
 pub(crate) async fn follow(
     nats: &Nats,
     view: Arc<View>,
     history: Arc<Historian>,
     purge: mpsc::UnboundedSender<Forgotten>,
     tasks: &Tasks,
+    stop: CancellationToken,
 ) -> Result<(), NatsError> {
     let mut replay = nats.replay(StreamName::State, "state.>").await?;
-    let stop = tasks.stop_token();
     tasks.spawn_essential("follow the state log", async move {
         let mut entries = Vec::with_capacity(ENTRIES_AT_ONCE);
         loop {

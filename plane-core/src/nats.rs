@@ -6,6 +6,7 @@ use crate::message::{Fault, Publish, Request, decode_answer};
 use futures_util::{Stream, StreamExt};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 mod connect;
 mod jetstream;
@@ -177,7 +178,7 @@ impl Nats {
         &self,
         subject: &str,
     ) -> Result<impl Stream<Item = M> + Send + Unpin + 'static, NatsError> {
-        let inner = self.transport.subscribe(subject, None).await?;
+        let inner = self.transport.subscribe(subject, None, CancellationToken::new()).await?;
         Ok(Box::pin(inner.filter_map(|message| async move {
             match serde_json::from_slice::<M>(&message.payload) {
                 Ok(parsed) if parsed.subject() == message.subject => Some(parsed),

@@ -55,8 +55,8 @@ impl Sim {
                 return self.stop_for(id, self.a_while());
             }
             if self.dice.hit(faults.clean_ends) {
+                // A controller answers what it has been asked.
                 self.note(format_args!("tell {} to stop", id.0));
-                lock(&self.checker).disturb(id);
                 return process.tasks.stop_token().cancel();
             }
             if self.dice.hit(faults.freezes) {

@@ -9,7 +9,10 @@ use super::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream},
+};
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     clock::{Clock, TimeSource},
@@ -25,6 +28,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The clock of the runtime, which goes on when there is nothing to do.
 struct VirtualClock {
@@ -73,6 +77,7 @@ struct Subscription {
     pattern: String,
     /// Nothing where each member of a group is to hear everything.
     group: Option<String>,
+    end: CancellationToken,
     sender: mpsc::UnboundedSender<Incoming>,
 }
 
@@ -133,7 +138,7 @@ impl Loopback {
 impl Inside {
     /// Gives a message to those that listen; of a group, to the first. False where nobody does.
     fn route(&mut self, subject: &str, payload: &Bytes, reply: Option<&str>) -> bool {
-        self.subscriptions.retain(|subscription| !subscription.sender.is_closed());
+        self.subscriptions.retain(|one| !one.sender.is_closed() && !one.end.is_cancelled());
         let (mut served, mut heard): (Vec<&str>, bool) = (Vec::new(), false);
         for subscription in self.subscriptions.iter().filter(|one| matches(&one.pattern, subject)) {
             if let Some(group) = &subscription.group {
@@ -163,6 +168,19 @@ impl Inside {
             let _ = reader.sender.send(Ok((entry(message.clone()), 0)));
         }
     }
+}
+
+/// What comes, and from `end` on what has come.
+fn until(incoming: BoxStream<'static, Incoming>, end: CancellationToken) -> BoxStream<'static, Incoming> {
+    let coming = stream::unfold((incoming, end), |(mut incoming, end)| async move {
+        let next = tokio::select! {
+            biased;
+            next = incoming.next() => next,
+            () = end.cancelled() => incoming.next().now_or_never().flatten(),
+        };
+        Some((next?, (incoming, end)))
+    });
+    coming.boxed()
 }
 
 #[async_trait]
@@ -205,11 +223,16 @@ impl Transport for Loopback {
         }
     }
 
-    async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+    async fn subscribe(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+        end: CancellationToken,
+    ) -> Result<BoxStream<'static, Incoming>, NatsError> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (pattern, group) = (subject.to_owned(), group.map(str::to_owned));
-        self.inside().subscriptions.push(Subscription { pattern, group, sender });
-        Ok(received(receiver))
+        self.inside().subscriptions.push(Subscription { pattern, group, end: end.clone(), sender });
+        Ok(until(received(receiver), end))
     }
 
     async fn flush(&self) -> Result<(), NatsError> {

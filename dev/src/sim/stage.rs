@@ -21,6 +21,7 @@ pub struct Stage {
     pub cluster: ClusterName,
     /// What runs for as long as the stage stands.
     pub tasks: Tasks,
+    controller: Tasks,
     server: Arc<Loopback>,
 }
 
@@ -33,10 +34,12 @@ pub fn play<T, F: Future<Output = T>>(scenario: impl FnOnce(Arc<Stage>) -> F) ->
     runtime.block_on(async {
         let clock = virtual_clock();
         let server = Loopback::new(clock.clone());
+        let tasks = Tasks::new();
         let stage = Arc::new(Stage {
             nats: Nats::over(server.clone()),
             cluster: "stage.test".parse()?,
-            tasks: Tasks::new(),
+            controller: tasks.child(),
+            tasks,
             server,
         });
         stage.control(clock).await?;
@@ -57,8 +60,8 @@ impl Stage {
             clock,
             chance: Chance::system(),
         };
-        let (nats, tasks) = (self.nats.clone(), self.tasks.clone());
-        self.tasks.spawn_essential("controller", async move {
+        let (nats, tasks) = (self.nats.clone(), self.controller.clone());
+        self.controller.spawn_essential("controller", async move {
             if let Err(error) = plane_controller::control(nats, parts, &tasks).await {
                 tasks.fail(&error.to_string());
             }
@@ -69,6 +72,11 @@ impl Stage {
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
+    }
+
+    /// Tells the controller to stop.
+    pub fn stop_controller(&self) {
+        self.controller.stop_token().cancel();
     }
 
     /// From now on the controller does not read what is stored.

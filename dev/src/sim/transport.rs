@@ -9,7 +9,7 @@ use super::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{
-    StreamExt,
+    FutureExt, StreamExt,
     stream::{self, BoxStream},
 };
 use plane_core::nats::{
@@ -18,6 +18,7 @@ use plane_core::nats::{
 use plane_core::world::Entry;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// How long the client library waits for JetStream.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,6 +148,17 @@ impl SimTransport {
 }
 
 impl Sim {
+    /// There and back: what was sent before comes before the end.
+    fn end_subscription(self: &Arc<Self>, process: ProcessId, number: u64) {
+        let end = move |sim: &Arc<Self>| {
+            if let Some(subscription) = lock(&sim.network).subscriptions.get_mut(&number) {
+                subscription.stands = false;
+            }
+            sim.send_down(process, Box::new(move |sim| drop(lock(&sim.network).subscriptions.remove(&number))));
+        };
+        self.send_up(process, Box::new(end));
+    }
+
     /// Whether a process dies of its next step.
     pub(super) fn strike(&self, process: ProcessId) -> Strike {
         if lock(&self.network).quiet || self.processes.mode(process) != Mode::Running {
@@ -214,7 +226,12 @@ impl Transport for SimTransport {
         }
     }
 
-    async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+    async fn subscribe(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+        end: CancellationToken,
+    ) -> Result<BoxStream<'static, Incoming>, NatsError> {
         let (number, receiver) = lock(&self.sim.network).subscribe(self.process, subject, group);
         let stands = move |sim: &Arc<Sim>| {
             if let Some(subscription) = lock(&sim.network).subscriptions.get_mut(&number) {
@@ -222,7 +239,20 @@ impl Transport for SimTransport {
             }
         };
         while self.ask(SUBSCRIBE_TIMEOUT, stands).await.is_none() {}
-        Ok(received(receiver))
+        let (sim, process) = (Arc::downgrade(&self.sim), self.process);
+        let mut incoming = received(receiver);
+        let mut ending = Box::pin(async move {
+            end.cancelled().await;
+            if let Some(sim) = sim.upgrade() {
+                sim.end_subscription(process, number);
+            }
+            std::future::pending::<()>().await;
+        });
+        let coming = stream::poll_fn(move |context| {
+            let _ = ending.poll_unpin(context);
+            incoming.poll_next_unpin(context)
+        });
+        Ok(coming.boxed())
     }
 
     async fn flush(&self) -> Result<(), NatsError> {

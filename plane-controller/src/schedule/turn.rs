@@ -50,10 +50,10 @@ impl Turn {
         if sequence == 0 {
             return;
         }
-        let (core, stop) = (self.core.clone(), self.core.tasks.stop_token());
+        let core = self.core.clone();
         core.clone().tasks.spawn("end of a turn", async move {
             let read = tokio::time::timeout(READ_LIMIT, core.view.has_read(sequence));
-            let _ = stop.run_until_cancelled(read).await;
+            let _ = core.idle.run_until_cancelled(read).await;
             drop(self);
         });
     }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::world::Entry;
 use async_nats::{
+    Message, Subscriber,
     connection::State,
     jetstream::{
         self,
@@ -18,7 +19,10 @@ use async_nats::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use jiff::Timestamp;
 use std::{
     fmt,
@@ -27,6 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The first version in which the expected sequence of a subject counts for streams with several replicas: before, of
 /// two writes at one time both were taken (<https://github.com/nats-io/nats-server/issues/4320>).
@@ -66,6 +71,24 @@ fn stored(message: jetstream::message::StreamMessage) -> Stored {
         time: timestamp(message.time.unix_timestamp_nanos()),
         payload: message.payload,
     }
+}
+
+/// What comes on a subscription, which ends with what had come by `end`. The library forgets it with the next thing that
+/// it does, so what the server sends before it knows is lost: what comes within one way there and back, at most.
+fn listen(subscriber: Subscriber, end: CancellationToken) -> impl Stream<Item = Message> {
+    stream::unfold((subscriber, Some(end)), |(mut subscriber, mut end)| async move {
+        loop {
+            let Some(ends) = &end else { return Some((subscriber.next().await?, (subscriber, None))) };
+            tokio::select! {
+                biased;
+                () = ends.cancelled() => {
+                    end = None;
+                    subscriber.drain().await.ok()?;
+                }
+                message = subscriber.next() => return Some((message?, (subscriber, end))),
+            }
+        }
+    })
 }
 
 impl JetStream {
@@ -117,14 +140,19 @@ impl Transport for JetStream {
         })
     }
 
-    async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+    async fn subscribe(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+        end: CancellationToken,
+    ) -> Result<BoxStream<'static, Incoming>, NatsError> {
         let subscribed = match group {
             Some(group) => self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await,
             None => self.client.subscribe(subject.to_owned()).await,
         };
         let inner = subscribed.map_err(|e| NatsError::other(subject, e))?;
         self.flush().await?;
-        let incoming = inner.map(|message| Incoming {
+        let incoming = listen(inner, end).map(|message| Incoming {
             subject: message.subject.to_string(),
             payload: message.payload,
             reply: message.reply.map(|reply| reply.to_string()),

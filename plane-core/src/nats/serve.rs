@@ -8,7 +8,7 @@ use crate::{
 use futures_util::{FutureExt, StreamExt};
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,15 +21,29 @@ const WAITING_REQUESTS: usize = 8 * CONCURRENT_REQUESTS;
 /// decide something.
 const PLACE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the server may take to hear that it is to send no more requests.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A subject that is being answered; dropping it ends that. Requests already taken are still answered.
 #[derive(Debug)]
 pub struct Serving {
+    end: CancellationToken,
+    finished: oneshot::Receiver<()>,
     _stop: DropGuard,
 }
 
+impl Serving {
+    /// Takes no more requests, and resolves once all that had come are answered.
+    pub async fn finish(self) {
+        self.end.cancel();
+        // Nothing is ever sent: what it waits for is that nobody is left to send.
+        let _ = self.finished.await;
+    }
+}
+
 impl Nats {
-    /// Answers the requests on a subject. The subscription stands when this returns. With a `group`, one member of it
-    /// gets each request.
+    /// Answers the requests on a subject, until the tasks are told to stop. The subscription stands when this returns.
+    /// With a `group`, one member of it gets each request.
     ///
     /// # Errors
     /// Where the connection does not take the subscription.
@@ -45,10 +59,12 @@ impl Nats {
         F: Fn(M) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
     {
-        self.serve_arrived(tasks, subject, group, move |request, _| handler(request)).await
+        let stop = tasks.stop_token().child_token();
+        self.serve_until(stop, tasks, subject, group, move |request, _| handler(request)).await
     }
 
-    /// The same for handlers that have to answer within a time from when the request arrived: it may have waited.
+    /// The same for handlers that have to answer within a time from when the request arrived: it may have waited. It goes
+    /// on when the tasks are told to stop, until the result is dropped or finished.
     ///
     /// # Errors
     /// As [`Self::serve`].
@@ -64,18 +80,42 @@ impl Nats {
         F: Fn(M, Instant) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
     {
-        let mut requests = self.transport().subscribe(subject, group).await?;
-        let stop = CancellationToken::new();
-        let (ended, all_stop) = (stop.clone(), tasks.stop_token());
+        self.serve_until(CancellationToken::new(), tasks, subject, group, handler).await
+    }
+
+    async fn serve_until<M, F, Fut>(
+        &self,
+        stop: CancellationToken,
+        tasks: &Tasks,
+        subject: &str,
+        group: Option<&str>,
+        handler: F,
+    ) -> Result<Serving, NatsError>
+    where
+        M: Request,
+        F: Fn(M, Instant) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<M::Reply>> + Send + 'static,
+    {
+        let end = CancellationToken::new();
+        let mut requests = self.transport().subscribe(subject, group, end.clone()).await?;
+        let (stopped, ending) = (stop.clone(), end.clone());
+        let (unfinished, finished) = oneshot::channel::<()>();
         let (nats, workers) = (self.clone(), tasks.clone());
         let name: Arc<str> = format!("answer {subject}").into();
         let places = Places::new(CONCURRENT_REQUESTS, WAITING_REQUESTS);
         tasks.spawn(format!("serve {subject}"), async move {
+            let mut connection = nats.connection();
+            let late = async {
+                ending.cancelled().await;
+                // Without a connection nothing more comes.
+                let _ = tokio::time::timeout(END_PATIENCE, connection.wait_for(|connection| !connection.up)).await;
+            };
+            tokio::pin!(late);
             loop {
                 let message = tokio::select! {
                     biased;
-                    () = ended.cancelled() => break,
-                    () = all_stop.cancelled() => break,
+                    () = stopped.cancelled() => break,
+                    () = &mut late => break,
                     message = requests.next() => match message { Some(message) => message, None => break },
                 };
                 let arrived = Instant::now();
@@ -85,15 +125,19 @@ impl Nats {
                 };
                 let (nats, handler) = (nats.clone(), handler.clone());
                 workers.spawn(name.clone(), async move {
-                    let answer = match waiting.place(arrived + PLACE_PATIENCE).await {
-                        Some(_place) => answer::<M, _, _>(&message, |request| handler(request, arrived)).await,
+                    let place = waiting.place(arrived + PLACE_PATIENCE).await;
+                    let answer = match &place {
+                        Some(_) => answer::<M, _, _>(&message, |request| handler(request, arrived)).await,
                         None => Err(no_place()),
                     };
                     reply(&nats, message, &answer).await;
+                    drop(place);
                 });
             }
+            places.all_free(WAITING_REQUESTS).await;
+            drop(unfinished);
         });
-        Ok(Serving { _stop: stop.drop_guard() })
+        Ok(Serving { end, finished, _stop: stop.drop_guard() })
     }
 }
 
@@ -123,6 +167,12 @@ impl Places {
     fn wait(&self) -> Option<Waits> {
         let room = self.waiting.clone().try_acquire_owned().ok()?;
         Some(Waits { working: self.working.clone(), room })
+    }
+
+    /// Resolves once nobody waits or is worked on.
+    async fn all_free(&self, all: usize) {
+        let all = u32::try_from(all).unwrap_or(u32::MAX);
+        let _ = self.waiting.acquire_many(all).await;
     }
 }
 

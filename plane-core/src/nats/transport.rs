@@ -9,6 +9,7 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use std::{fmt::Debug, time::Duration};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// A message that came in on a subscription.
 #[derive(Debug, Clone)]
@@ -76,8 +77,14 @@ pub trait Transport: Debug + Send + Sync + 'static {
     async fn publish(&self, subject: String, payload: Bytes) -> Result<(), NatsError>;
     /// Sends a message and waits for one answer.
     async fn request(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes, NatsError>;
-    /// Listens; with a group, one member of it gets each message. The subscription stands when this returns.
-    async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError>;
+    /// Listens; with a group, one member of it gets each message. The subscription stands when this returns. From `end`
+    /// on the server sends nothing more, and the stream ends with what it had sent.
+    async fn subscribe(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+        end: CancellationToken,
+    ) -> Result<BoxStream<'static, Incoming>, NatsError>;
     /// Waits until what was sent before has been taken.
     async fn flush(&self) -> Result<(), NatsError>;
     /// Puts a message into the stream of its subject, where `expected` is given only if it is the sequence of the

@@ -121,7 +121,12 @@ impl Transport for Nobody {
         self.note(&subject);
         Err(NatsError::NoResponders(subject))
     }
-    async fn subscribe(&self, subject: &str, _: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+    async fn subscribe(
+        &self,
+        subject: &str,
+        _: Option<&str>,
+        _: tokio_util::sync::CancellationToken,
+    ) -> Result<BoxStream<'static, Incoming>, NatsError> {
         self.note(subject);
         Ok(stream::pending().boxed())
     }

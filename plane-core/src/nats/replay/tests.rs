@@ -30,7 +30,12 @@ impl Transport for OneMoreEachTime {
     async fn request(&self, _: String, _: Bytes, _: Duration) -> Result<Bytes, NatsError> {
         not_here()
     }
-    async fn subscribe(&self, _: &str, _: Option<&str>) -> Result<BoxStream<'static, Incoming>, NatsError> {
+    async fn subscribe(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: tokio_util::sync::CancellationToken,
+    ) -> Result<BoxStream<'static, Incoming>, NatsError> {
         not_here()
     }
     async fn flush(&self) -> Result<(), NatsError> {
