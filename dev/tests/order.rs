@@ -167,6 +167,57 @@ async fn assign(stage: &Stage, backend: &BackendId, assignment: Assignment, expe
     stage.nats.publish_expecting(entry.subject(), &entry, expected).await.unwrap()
 }
 
+/// Writes that a backend holds the lock.
+async fn hold(stage: &Stage, backend: &BackendId, token: u64) {
+    let holder = Some(Holder { backend: backend.clone(), token });
+    let entry = LockEntry { lock: "l".parse().unwrap(), holder, last_token: None };
+    let entry = StateEntry::lock(stage.cluster.clone(), entry);
+    stage.nats.publish_expecting(entry.subject(), &entry, 0).await.unwrap();
+}
+
+#[test]
+fn a_hold_that_comes_late_does_not_block_its_lock() {
+    for late in [false, true] {
+        stage::play(|stage| async move {
+            let (drone, _serving, tokens) = drone(&stage).await;
+            let backend = BackendId::random();
+            let held = HeldLock { name: "l".parse().unwrap(), token: 1 };
+            let first = Assignment { lock: Some(held), ..Assignment::to(drone.clone(), None) };
+            let assigned = assign(&stage, &backend, first.clone(), 0).await;
+            let withdrawn = assign(&stage, &backend, Assignment { withdrawn: true, ..first }, assigned).await;
+            if !late {
+                hold(&stage, &backend, 1).await;
+            }
+            // The id is asked for again, without the lock, and a drone takes that.
+            let again = Assignment { accepted: true, ..Assignment::to(drone, None) };
+            assign(&stage, &backend, again, withdrawn).await;
+            if late {
+                hold(&stage, &backend, 1).await;
+            }
+            let (next, spawned) = ask(&stage).await.unwrap().unwrap();
+            assert!(spawned && next != backend);
+            assert!(*tokens.lock().unwrap().first().unwrap() > 1);
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_hold_that_an_announcement_writes_before_the_assignment_stays() {
+    stage::play(|stage| async move {
+        let (drone, backend) = (DroneId::random(), BackendId::random());
+        let assigned = assign(&stage, &backend, Assignment::to(drone.clone(), None), 0).await;
+        hold(&stage, &backend, 7).await;
+        sleep(Duration::from_secs(3)).await;
+        let held = HeldLock { name: "l".parse().unwrap(), token: 7 };
+        let accepted = Assignment { accepted: true, lock: Some(held), ..Assignment::to(drone, None) };
+        assign(&stage, &backend, accepted, assigned).await;
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(lock_entry(&stage).await.unwrap().holder.unwrap().backend, backend);
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_report_of_a_drone_whose_assignment_has_not_been_read_is_entered() {
     stage::play(|stage| async move {

@@ -242,6 +242,11 @@ async fn accept(
         ..Assignment::to(drone.clone(), announced.bearer_token.clone())
     };
     let written = log::assign(&core.nats, cluster, &announced.backend_id, assignment, expected).await;
+    // Another lock that it was to hold stays behind.
+    let before = known.as_ref().and_then(Assigned::lock).map(|before| &before.name);
+    if let Some(before) = before.filter(|before| Some(*before) != announced.lock.as_ref()) {
+        core.view.doubt_holder(cluster, before, &announced.backend_id);
+    }
     written.map_err(|e| unavailable(&e))
 }
 

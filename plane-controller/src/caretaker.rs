@@ -3,6 +3,7 @@
 
 use crate::{
     Core,
+    lock::holds,
     log::{self, Written},
 };
 use futures_util::{StreamExt, stream};
@@ -11,7 +12,7 @@ use plane_core::{
     message::{
         backend::BackendState,
         drone::DroneState,
-        state::{Assignment, HeldLock, Lease, Millis, ReachedState, StateEntry},
+        state::{Assignment, HeldLock, Lease, LockEntry, Millis, ReachedState, StateEntry},
     },
     nats::NatsError,
     world::{Assigned, Cluster, Drone},
@@ -35,6 +36,10 @@ enum Due {
     TakeBack(ClusterName, BackendId, Assigned),
     /// Note that a backend that holds a lock was never assigned to anybody.
     Nobody(ClusterName, BackendId, HeldLock),
+    /// Free a lock, expecting its entry to have this sequence: the hold came late, its backend has another assignment.
+    Free(ClusterName, HeldLock, u64),
+    /// See to it that the lock of a backend that is over is freed.
+    Over(ClusterName, BackendId),
 }
 
 /// Looks after everything for as long as the tasks run.
@@ -96,16 +101,25 @@ fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted
         unaccepted.0 = seen;
         // Where the log may have lost an acceptance, its drone will tell.
         due.retain(|due| trusted || !matches!(due, Due::TakeBack(..)));
-        due.extend(unexplained.into_iter().filter_map(|(name, lock)| nobody(world.cluster(&name)?, name, lock)));
+        due.extend(
+            unexplained.into_iter().filter_map(|(name, lock)| unexplained_hold(world.cluster(&name)?, name, lock)),
+        );
         due
     })
 }
 
-/// A lock's holder that no entry speaks of: who took the lock wrote the assignment before, so it was lost or purged.
-fn nobody(cluster: &Cluster, name: ClusterName, lock: LockName) -> Option<Due> {
-    let holder = cluster.locks.get(&lock)?.holder.as_ref()?;
-    let unknown = cluster.backend(&holder.backend).is_none_or(|backend| backend.assignment.is_none());
-    unknown.then(|| Due::Nobody(name, holder.backend.clone(), HeldLock { name: lock, token: holder.token }))
+/// A lock's holder that does not live by an assignment with that lock. Who took the lock wrote such an assignment before:
+/// it was lost or purged, or it was taken back while the hold was on its way, and another written since. After an
+/// announcement the assignment may come behind the hold, so this is looked at only after a while.
+fn unexplained_hold(cluster: &Cluster, name: ClusterName, lock: LockName) -> Option<Due> {
+    let known = cluster.locks.get(&lock)?;
+    let holder = known.holder.as_ref()?;
+    let held = HeldLock { name: lock, token: holder.token };
+    match cluster.backend(&holder.backend).filter(|backend| backend.assignment.is_some()) {
+        None => Some(Due::Nobody(name, holder.backend.clone(), held)),
+        Some(backend) if !holds(backend, &held.name, holder) => Some(Due::Free(name, held, known.sequence)),
+        Some(backend) => (!backend.is_live()).then(|| Due::Over(name, holder.backend.clone())),
+    }
 }
 
 fn look_at_drone(
@@ -190,6 +204,17 @@ async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
             let Ok(drone) = "none".parse() else { return Ok(()) };
             let withdrawn = Assignment { lock: Some(held.clone()), withdrawn: true, ..Assignment::to(drone, None) };
             log::assign(&core.nats, cluster, backend, withdrawn, 0).await.map(|_| ())
+        }
+        Due::Free(cluster, held, expected) => {
+            let entry = LockEntry { lock: held.name.clone(), holder: None, last_token: Some(held.token) };
+            if let Written::Won(_) = log::hold(&core.nats, cluster, entry, *expected).await? {
+                tracing::warn!(%cluster, "a lock whose hold came late is free");
+            }
+            Ok(())
+        }
+        Due::Over(cluster, backend) => {
+            core.history.changed(cluster.clone(), backend.clone());
+            Ok(())
         }
     }
 }

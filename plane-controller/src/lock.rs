@@ -53,7 +53,7 @@ pub fn standing(world: &World, cluster: &ClusterName, lock: &LockName) -> Standi
 }
 
 /// Whether a backend's assignment is the one that a lock's entry names.
-fn holds(backend: &Backend, lock: &LockName, holder: &Holder) -> bool {
+pub(crate) fn holds(backend: &Backend, lock: &LockName, holder: &Holder) -> bool {
     let held = backend.assignment.as_ref().and_then(|assigned| assigned.lock());
     held.is_some_and(|held| held.name == *lock && held.token == holder.token)
 }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
     clock::Clock,
-    id::{ClusterName, DroneId, LockName},
+    id::{BackendId, ClusterName, DroneId, LockName},
     message::state::HEARTBEAT_SUBJECT,
     nats::{Event, Nats, NatsError, StreamName},
     task::Tasks,
@@ -60,7 +60,7 @@ struct Reading {
     newest: Duration,
     /// When each drone's newest lease was read, on the boot clock; that of a drone that was given up does not count.
     leases: Leases,
-    /// Locks whose holder no entry speaks of, and since when.
+    /// Locks whose holder does not live as their holder by its own assignment, and since when: no more than there are locks.
     unexplained: BTreeMap<(ClusterName, LockName), Duration>,
 }
 
@@ -142,12 +142,21 @@ impl View {
         self.reading().anchors.iter().rev().cloned().collect()
     }
 
-    /// Locks that have been held for as long as `patience` by a backend that no entry speaks of.
+    /// Locks that have been held for as long as `patience` by a backend that does not live as their holder.
     pub(crate) fn unexplained_locks(&self, patience: Duration) -> Vec<(ClusterName, LockName)> {
         let now = self.clock.boot();
         let reading = self.reading();
         let old = reading.unexplained.iter().filter(|(_, since)| now.saturating_sub(**since) >= patience);
         old.map(|(lock, _)| lock.clone()).collect()
+    }
+
+    /// A backend has got another assignment than with a lock that it may hold.
+    pub(crate) fn doubt_holder(&self, cluster: &ClusterName, lock: &LockName, backend: &BackendId) {
+        let holder = self.read(|world| Some(world.lock(cluster, lock)?.holder.as_ref()?.backend.clone()));
+        if holder.as_ref() == Some(backend) {
+            let now = self.clock.boot();
+            self.reading().unexplained.entry((cluster.clone(), lock.clone())).or_insert(now);
+        }
     }
 
     /// Drops the world and reads the log again.

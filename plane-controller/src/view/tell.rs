@@ -1,10 +1,10 @@
 //! Telling of what was read: those who wait for a lock, the public history, and what is remembered beside the world.
 
 use super::View;
-use crate::history::Historian;
+use crate::{history::Historian, lock::holds};
 use plane_core::{
     id::{BackendId, ClusterName, DroneId, LockName},
-    world::{Change, World},
+    world::{Change, Cluster, World},
 };
 
 /// What is to be told of an entry, as the world is with it.
@@ -15,15 +15,35 @@ pub(super) enum News {
         /// The drone that may run it.
         drone: Option<DroneId>,
         lock: Option<LockName>,
+        /// Whether it lives as the holder of that lock.
+        holds: bool,
         /// Its public history, or the lock that it held, may lag.
         lags: bool,
     },
     Lock {
         cluster: ClusterName,
         lock: LockName,
-        /// Who holds it, and whether an entry speaks of that backend.
-        holder: Option<(BackendId, bool)>,
+        holder: Option<Held>,
     },
+}
+
+/// Who holds a lock, by the lock's entry.
+pub(super) struct Held {
+    backend: BackendId,
+    /// Whether there is an assignment of that backend.
+    assigned: bool,
+    /// Whether it lives as the holder by that assignment.
+    holds: bool,
+}
+
+impl Held {
+    /// Nothing where nobody holds it.
+    fn of(cluster: &Cluster, lock: &LockName) -> Option<Self> {
+        let holder = cluster.locks.get(lock)?.holder.as_ref()?;
+        let known = cluster.backend(&holder.backend).filter(|known| known.assignment.is_some());
+        let holds = known.is_some_and(|known| known.is_live() && holds(known, lock, holder));
+        Some(Self { backend: holder.backend.clone(), assigned: known.is_some(), holds })
+    }
 }
 
 impl News {
@@ -36,13 +56,12 @@ impl News {
                 let lock = assigned.and_then(|assigned| Some(assigned.lock()?.name.clone()));
                 let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
                 let lags = known.current().is_some() || known.is_withdrawn();
-                Some(Self::Backend { cluster, backend, drone, lock, lags })
+                let held = lock.as_ref().and_then(|lock| Held::of(world.cluster(&cluster)?, lock));
+                let holds = held.is_some_and(|held| held.holds && held.backend == backend);
+                Some(Self::Backend { cluster, backend, drone, lock, holds, lags })
             }
             Change::Lock(cluster, lock) => {
-                let holder = world.lock(&cluster, &lock).and_then(|known| known.holder.clone()).map(|holder| {
-                    let known = world.backend(&cluster, &holder.backend);
-                    (holder.backend, known.is_some_and(|known| known.assignment.is_some()))
-                });
+                let holder = world.cluster(&cluster).and_then(|known| Held::of(known, &lock));
                 Some(Self::Lock { cluster, lock, holder })
             }
             Change::Nothing | Change::Drone(..) | Change::Lease(..) | Change::Acme(..) => None,
@@ -53,12 +72,14 @@ impl News {
 impl View {
     pub(super) fn tell(&self, news: News, history: &Historian) {
         match news {
-            News::Backend { cluster, backend, drone, lock, lags } => {
+            News::Backend { cluster, backend, drone, lock, holds, lags } => {
                 if let Some(drone) = drone {
                     self.in_flight.read_back(&backend, &drone);
                 }
                 if let Some(lock) = lock {
-                    self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
+                    if holds {
+                        self.reading().unexplained.remove(&(cluster.clone(), lock.clone()));
+                    }
                     self.hub.tell(&cluster, &lock);
                 }
                 if lags {
@@ -67,15 +88,14 @@ impl View {
             }
             News::Lock { cluster, lock, holder } => {
                 self.hub.tell(&cluster, &lock);
-                match holder {
-                    None => {
-                        self.reading().unexplained.remove(&(cluster, lock));
-                    }
-                    Some((_, false)) => {
-                        let now = self.clock.boot();
-                        self.reading().unexplained.insert((cluster, lock), now);
-                    }
-                    Some((backend, true)) => history.changed(cluster, backend),
+                if holder.as_ref().is_none_or(|held| held.holds) {
+                    self.reading().unexplained.remove(&(cluster.clone(), lock));
+                } else {
+                    let now = self.clock.boot();
+                    self.reading().unexplained.insert((cluster.clone(), lock), now);
+                }
+                if let Some(held) = holder.filter(|held| held.assigned) {
+                    history.changed(cluster, held.backend);
                 }
             }
         }
@@ -86,11 +106,9 @@ impl View {
         let now = self.clock.boot();
         let (sequence, locks) = self.read(|world| {
             let held = world.clusters().flat_map(|(name, cluster)| {
-                cluster.locks.iter().filter_map(move |(lock, known)| {
-                    let holder = known.holder.as_ref()?;
-                    let backend = cluster.backend(&holder.backend).filter(|backend| backend.assignment.is_some());
-                    let live = backend.is_some_and(plane_core::world::Backend::is_live);
-                    (!live).then(|| (name.clone(), lock.clone(), holder.backend.clone(), backend.is_some()))
+                cluster.locks.keys().filter_map(move |lock| {
+                    let held = Held::of(cluster, lock).filter(|held| !held.holds)?;
+                    Some((name.clone(), lock.clone(), held.backend, held.assigned))
                 })
             });
             let mut held: Vec<_> = held.collect();
@@ -105,11 +123,10 @@ impl View {
                 known.and_then(|known| known.assignment.as_ref()).is_some_and(|assigned| assigned.drone == *drone)
             })
         });
-        for (cluster, lock, backend, explained) in locks {
-            if explained {
+        for (cluster, lock, backend, assigned) in locks {
+            self.reading().unexplained.insert((cluster.clone(), lock), now);
+            if assigned {
                 history.changed(cluster, backend);
-            } else {
-                self.reading().unexplained.insert((cluster, lock), now);
             }
         }
         self.read_to.send_replace(sequence);
