@@ -3,10 +3,12 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use jiff::Timestamp;
+use plane_controller::config::SchedulerConfig;
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
         backend::{BackendState, StatusReport},
+        drone::{AnnounceRequest, AnnouncedBackend, KnownBackend},
         schedule::{ScheduleRequest, ScheduleResponse},
         state::{
             Assignment, BackendMessage, EntryBody, HeldLock, Holder, LockEntry, StateEntry, lock_subject, state_subject,
@@ -241,6 +243,39 @@ fn a_report_of_a_drone_whose_assignment_has_not_been_read_is_entered() {
             let subject = state_subject(&stage.cluster, backend, state);
             let entered = stage.nats.last(StreamName::State, &subject).await.unwrap().is_some();
             assert_eq!(entered, counts, "{backend} is {state}, says {drone}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_was_forgotten_while_its_drone_was_away_does_not_come_back() {
+    let scheduler = SchedulerConfig { retention_secs: 60, ..SchedulerConfig::default() };
+    let patience = Duration::from_secs((60 + scheduler.abandon_secs).into());
+    stage::play_as(scheduler, |stage| async move {
+        let clock = stage.clock();
+        let (drone, long_ago) = (DroneId::random(), clock.wall());
+        sleep(patience + Duration::from_secs(5)).await;
+        let lately = clock.wall();
+        for (time, known) in [(long_ago, BackendState::Lost), (lately, BackendState::Ready)] {
+            let backend = BackendId::random();
+            let told = StatusReport { time, ..report(&stage, &drone, &backend, BackendState::Starting) };
+            stage.nats.request(&told, PATIENCE).await.unwrap();
+            let subject = state_subject(&stage.cluster, &backend, BackendState::Starting);
+            let entered = stage.nats.last(StreamName::State, &subject).await.unwrap().is_some();
+            assert_eq!(entered, known == BackendState::Ready);
+            let announced = AnnouncedBackend {
+                backend_id: backend.clone(),
+                state: BackendState::Ready,
+                time,
+                bearer_token: None,
+                lock: None,
+                fencing_token: None,
+            };
+            let (cluster, drone_id) = (stage.cluster.clone(), drone.clone());
+            let announcement = AnnounceRequest { cluster, drone_id, backends: vec![announced], last: false };
+            let reply = stage.nats.request(&announcement, PATIENCE).await.unwrap();
+            assert_eq!(reply.backends, [KnownBackend { backend_id: backend, state: known }]);
         }
     })
     .unwrap();

@@ -1,7 +1,9 @@
 //! Drones tell again what they run: what the log lacks of it is entered again, what the log knows better is answered.
 
 use crate::{
-    Core, QUEUE_GROUP, answered_in_time, history,
+    Core, QUEUE_GROUP, answered_in_time,
+    forgotten::was_forgotten,
+    history,
     intake::unavailable,
     log::{self, Written},
     loss,
@@ -169,6 +171,11 @@ async fn enter(
     announced: &AnnouncedBackend,
 ) -> Result<BackendState, Fault> {
     let backend = &announced.backend_id;
+    let made = core.grants.made();
+    if core.view.read(|world| was_forgotten(world, made, &core.timing, (cluster, backend), announced.time)) {
+        tracing::warn!(%backend, %drone, "a drone was away for so long that its backend was given up and forgotten");
+        return Ok(BackendState::Lost);
+    }
     let mut announced = announced.clone();
     let mut compared = false;
     for _ in 0..TRIES {

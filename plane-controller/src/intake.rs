@@ -2,6 +2,7 @@
 
 use crate::{
     Core, QUEUE_GROUP, answered_in_time,
+    forgotten::was_forgotten,
     log::{self, Written},
 };
 use plane_core::{
@@ -112,6 +113,12 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
         let read = assigned.as_ref().map_or(0, |given| given.sequence);
         let newer = in_log.filter(|(_, sequence)| *sequence > read);
         assigned = newer.map(|(assignment, sequence)| Given { assignment, sequence }).or(assigned);
+    }
+    let made = core.grants.made();
+    let is_forgotten = |world: &_| was_forgotten(world, made, &core.timing, (&cluster, &backend), time);
+    if assigned.is_none() && core.view.read(is_forgotten) {
+        tracing::warn!(%backend, %drone, %state, "a report of a backend that was given up and forgotten; ignored");
+        return Ok(());
     }
     if let Some(given) = assigned {
         if !given.admits(&drone, state, reason.as_deref()) {

@@ -1,8 +1,8 @@
 //! The controller: it keeps the world from the state log, turns what drones say into log entries, places backends on
 //! drones, and writes the public history.
 //!
-//! Controllers are equal and many. What one decides stands in the log before it acts on it. `placement`, `lock` and
-//! `announce::judge` decide without input or clock; the other modules act.
+//! Controllers are equal and many. What one decides stands in the log before it acts on it. `placement`, `lock`,
+//! `forgotten` and `announce::judge` decide without input or clock; the other modules act.
 
 mod acme;
 pub mod announce;
@@ -10,6 +10,7 @@ mod caretaker;
 pub mod config;
 pub mod dns;
 mod drones;
+pub mod forgotten;
 mod history;
 mod hub;
 mod intake;

@@ -230,16 +230,12 @@ impl Cluster {
     }
 
     fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
-        let message = match message {
+        let message = match (message, self.backends.get_mut(id).filter(|backend| backend.assignment.is_some())) {
             // The most common entry changes none of the lists.
-            BackendMessage::State(reached) if !reached.state.is_final() => {
-                let backend = match self.backends.get_mut(id) {
-                    Some(backend) => backend,
-                    None => self.backends.entry(id.clone()).or_default(),
-                };
+            (BackendMessage::State(reached), Some(backend)) if !reached.state.is_final() => {
                 return backend.reach(reached, sequence, time);
             }
-            other => other,
+            (other, _) => other,
         };
         let known = self.backends.get(id);
         let accepts = |new| known.is_some_and(|backend| backend.accepts(new));

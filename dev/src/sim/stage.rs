@@ -22,6 +22,7 @@ pub struct Stage {
     /// What runs for as long as the stage stands.
     pub tasks: Tasks,
     controller: Tasks,
+    clock: Clock,
     server: Arc<Loopback>,
 }
 
@@ -30,6 +31,17 @@ pub struct Stage {
 /// # Errors
 /// Where the controller does not start.
 pub fn play<T, F: Future<Output = T>>(scenario: impl FnOnce(Arc<Stage>) -> F) -> Result<T> {
+    play_as(SchedulerConfig::default(), scenario)
+}
+
+/// The same with a controller that schedules as it is told.
+///
+/// # Errors
+/// As [`play`].
+pub fn play_as<T, F: Future<Output = T>>(
+    scheduler: SchedulerConfig,
+    scenario: impl FnOnce(Arc<Stage>) -> F,
+) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
         let clock = virtual_clock();
@@ -40,9 +52,10 @@ pub fn play<T, F: Future<Output = T>>(scenario: impl FnOnce(Arc<Stage>) -> F) ->
             cluster: "stage.test".parse()?,
             controller: tasks.child(),
             tasks,
+            clock: clock.clone(),
             server,
         });
-        stage.control(clock).await?;
+        stage.control(clock, scheduler).await?;
         sleep(Duration::from_secs(10)).await;
         let outcome = scenario(stage.clone()).await;
         // To wait for tasks that sleep would only let virtual time pass: they end with the runtime.
@@ -52,9 +65,9 @@ pub fn play<T, F: Future<Output = T>>(scenario: impl FnOnce(Arc<Stage>) -> F) ->
 }
 
 impl Stage {
-    async fn control(&self, clock: Clock) -> Result<()> {
+    async fn control(&self, clock: Clock, scheduler: SchedulerConfig) -> Result<()> {
         let parts = Parts {
-            scheduler: Some(SchedulerConfig::default()),
+            scheduler: Some(scheduler),
             zone: Some(Arc::default()),
             rules: Rules::default(),
             clock,
@@ -72,6 +85,11 @@ impl Stage {
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
+    }
+
+    /// The clock of the server, and of the controller.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// Tells the controller to stop.

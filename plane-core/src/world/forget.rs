@@ -1,5 +1,6 @@
-//! Forgetting: what ended longer ago than the retention time, by the log's own clock. It is decided before the next
-//! entry is looked at, from entries alone, so that every reader forgets the same; the purge of the log follows it.
+//! Forgetting: what ended longer ago than the retention time, by the log's own clock, and what nobody was given and was
+//! not heard of for so long. It is decided before the next entry is looked at, from entries alone, so that every reader
+//! forgets the same; the purge of the log follows it.
 
 use super::{StateSeen, World};
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
         assignment_subject, drone_state_subject, keep_alive_subject, lock_subject, meta_subject, state_subject,
     },
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 /// Something that was forgotten and can be purged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +61,5 @@ impl World {
                 self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, entries });
             }
         }
-    }
-
-    /// How long what has ended is remembered; `None`: for ever.
-    pub fn retention(&self) -> Option<SignedDuration> {
-        self.retention
     }
 }

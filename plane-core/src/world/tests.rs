@@ -66,7 +66,8 @@ fn cluster() -> ClusterName {
 }
 
 /// Entries as controllers and drones write them: a backend's id is used again only if nothing of it ever ran (`w`), and
-/// a drone that may be gone (`g`) does not come back.
+/// a drone that may be gone (`g`) does not come back. Whom a backend is given is not written long after it has reached a
+/// state.
 fn any_entry() -> impl Strategy<Value = StateEntry> {
     let drone = prop::sample::select(vec!["d1", "d2"]);
     let assignment = |ids: Vec<&'static str>, withdrawn: BoxedStrategy<bool>| {
@@ -107,12 +108,19 @@ fn any_entry() -> impl Strategy<Value = StateEntry> {
 /// written once.
 fn any_log() -> impl Strategy<Value = Vec<Entry>> {
     prop::collection::vec((any_entry(), 0..6_i64), 0..40).prop_map(|entries| {
-        let (mut time, mut written) = (0, HashSet::new());
+        let (mut time, mut written, mut reached) = (0, HashSet::new(), BTreeMap::new());
         let numbered = entries.iter().zip(1..).map(|((message, pause), sequence)| {
             time += pause;
             Entry { time: Timestamp::from_second(time).unwrap(), ..entry(sequence, message) }
         });
         let is_new = |entry: &Entry| {
+            if let Some((backend, _)) = entry.subject.split_once(".state.") {
+                reached.entry(backend.to_owned()).or_insert(entry.time);
+            }
+            let given = entry.subject.strip_suffix(".assignment").and_then(|backend| reached.get(backend));
+            if given.is_some_and(|reached| entry.time.duration_since(*reached) > RETENTION) {
+                return false;
+            }
             let once = entry.subject.contains(".state.") || entry.subject.contains(".drone.g.");
             !once || written.insert(entry.subject.clone())
         };
@@ -182,6 +190,22 @@ fn what_ended_is_forgotten_by_the_logs_time_alone() {
     let sequences = |one: &Forgotten| one.entries.iter().map(|(_, sequence)| *sequence).collect::<Vec<_>>();
     assert_eq!(forgotten.iter().map(sequences).collect::<Vec<_>>(), [[3, 1, 2]]);
     assert_eq!(forgotten[0].entries[1].0, assigned.subject());
+}
+
+#[test]
+fn what_nobody_was_given_is_forgotten_when_it_is_not_heard_of() {
+    let at = |second, sequence, message: &StateEntry| {
+        let time = Timestamp::from_second(second).unwrap();
+        Entry { time, ..entry(sequence, message) }
+    };
+    let (ready, loading) = (state("b", BackendState::Ready, 1), state("b", BackendState::Loading, 1));
+    let mut world = forgetting(&[at(1, 1, &loading), at(9, 2, &ready), at(29, 3, &state("c", BackendState::Ready, 1))]);
+    let id = "b".parse().unwrap();
+    assert!(world.backend(&cluster(), &id).is_some());
+    world.apply(&at(30, 4, &state("d", BackendState::Ready, 1))).unwrap();
+    assert!(world.backend(&cluster(), &id).is_none());
+    let sequences: Vec<u64> = world.take_forgotten()[0].entries.iter().map(|(_, sequence)| *sequence).collect();
+    assert_eq!(sequences, [1, 2]);
 }
 
 #[test]

@@ -107,8 +107,9 @@ pub struct Backend {
     pub assignment: Option<Assigned>,
     /// The states that it reached, by sequence.
     pub(super) states: Vec<StateSeen>,
-    /// When the log took the final state that counts, which is never written again: age is counted from what stays.
-    pub(super) ended: Option<Timestamp>,
+    /// When the log took the final state that counts, or the newest where there is none. States are never written again:
+    /// age is counted from what stays.
+    pub(super) reached: Option<Timestamp>,
 }
 
 /// An assignment and where it stands.
@@ -293,20 +294,23 @@ impl Backend {
         self.is_live() && stays && new.accepted && !new.withdrawn
     }
 
-    /// Since when nothing of it can run any more.
+    /// Since when nothing of it can run any more, or nothing was heard of what nobody was given.
     pub(super) fn over_since(&self) -> Option<Timestamp> {
-        let withdrawn = self.assignment.as_ref().filter(|assigned| assigned.withdrawn);
-        self.ended.or_else(|| withdrawn.map(|assigned| assigned.time))
+        match &self.assignment {
+            _ if self.has_ended() => self.reached,
+            Some(assigned) => assigned.withdrawn.then_some(assigned.time),
+            None => self.reached,
+        }
     }
 
     pub(super) fn reach(&mut self, reached: ReachedState, sequence: u64, time: Timestamp) {
         let ReachedState { state, timestamp, reason, exit_code } = reached;
         let detail = (reason.is_some() || exit_code.is_some()).then(|| Box::new(Detail { reason, exit_code }));
+        if !self.has_ended() {
+            self.reached = Some(time);
+        }
         self.states.retain(|seen| seen.state != state);
         self.states.push(StateSeen { state, timestamp, sequence, detail });
-        if state.is_final() && self.ended.is_none() {
-            self.ended = Some(time);
-        }
     }
 }
 
