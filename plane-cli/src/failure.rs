@@ -6,6 +6,7 @@ use plane_core::{
     message::{FaultCode, backend::BackendState},
     nats::NatsError,
 };
+use std::time::Duration;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,32 @@ pub enum Failure {
         /// The drone.
         drone: DroneId,
     },
+    /// A drone that is waited for gives no sign of life.
+    #[error("the drone {drone} of {cluster} is not drained: it has not been heard for {} s", silent.as_secs())]
+    DrainSilent {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The drone.
+        drone: DroneId,
+        /// For how long.
+        silent: Duration,
+    },
+    /// A drone that is waited for was stopped.
+    #[error("the drone {drone} of {cluster} is not drained: it was stopped")]
+    DrainStopped {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The drone.
+        drone: DroneId,
+    },
+    /// A drone that is waited for takes backends again.
+    #[error("the drone {drone} of {cluster} is not drained: somebody cancelled that, and it takes backends again")]
+    DrainCancelled {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The drone.
+        drone: DroneId,
+    },
     /// A backend ended before it was ready.
     #[error("the backend {backend} became {state}: {reason}")]
     Ended {
@@ -93,7 +120,10 @@ impl Failure {
             }
             Self::UnknownBackend(_) => "`plane list-backends --all` shows what is known",
             Self::NoBackend { .. } => "`plane list-backends` shows what runs; what has ended need not be terminated",
-            Self::NoDroneThere { cluster, .. } => {
+            Self::DrainCancelled { .. } => "ask whoever cancelled it, or drain it again",
+            Self::NoDroneThere { cluster, .. }
+            | Self::DrainSilent { cluster, .. }
+            | Self::DrainStopped { cluster, .. } => {
                 return Some(format!("`plane list-drones {cluster}` shows the drones"));
             }
             Self::Ended { backend, .. } => return Some(format!("`plane logs {backend}` shows what it wrote")),

@@ -3,6 +3,7 @@
 
 use crate::{
     Core,
+    config::Timing,
     lock::holds,
     log::{self, Written},
 };
@@ -73,8 +74,7 @@ pub(crate) async fn care(core: Arc<Core>) {
 struct Unaccepted(BTreeMap<(ClusterName, BackendId), (u64, Duration)>);
 
 fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted) -> Vec<Due> {
-    let trusted = core.grants.are_open(core);
-    let unexplained = if trusted { core.view.unexplained_locks(core.timing.unaccepted) } else { Vec::new() };
+    let unexplained = core.view.unexplained_locks(core.timing.unaccepted);
     core.view.read(|world| {
         let mut due = Vec::new();
         let mut seen = BTreeMap::new();
@@ -99,11 +99,16 @@ fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted
             }
         }
         unaccepted.0 = seen;
-        // Where the log may have lost an acceptance, its drone will tell.
-        due.retain(|due| trusted || !matches!(due, Due::TakeBack(..)));
         due.extend(
             unexplained.into_iter().filter_map(|(name, lock)| unexplained_hold(world.cluster(&name)?, name, lock)),
         );
+        // Where the log may have lost an acceptance, its drone will tell.
+        due.retain(|due| match due {
+            Due::TakeBack(cluster, ..) | Due::Nobody(cluster, ..) | Due::Free(cluster, ..) => {
+                core.grants.are_open(core, cluster)
+            }
+            Due::GiveUp(..) | Due::DroneLost(..) | Due::BackendLost(..) | Due::Over(..) => true,
+        });
         due
     })
 }
@@ -143,22 +148,46 @@ fn look_at_drone(
     if !matches!(state, Some(DroneState::Lost | DroneState::Stopped)) {
         due.push(Due::DroneLost(name.clone(), id.clone()));
     }
-    let patience = if state == Some(DroneState::Stopped) { timing.stopped } else { timing.abandon };
-    let writes = drone.has_feature("accept");
     let mut given: Vec<_> = cluster.load(id).into_iter().flat_map(|load| &load.backends).collect();
     given.sort();
-    for backend in given {
-        let Some(assigned) = cluster.backend(backend).and_then(|known| known.assignment.as_ref()) else { continue };
-        let (name, backend) = (name.clone(), backend.clone());
-        match (assigned.accepted || !writes, assigned.lock()) {
-            (false, _) => due.push(Due::TakeBack(name, backend, assigned.clone())),
-            (true, Some(_)) => due.push(Due::BackendLost(name, backend, "its drone was silent, and it holds a lock")),
-            (true, None) if silent >= patience => {
-                due.push(Due::BackendLost(name, backend, "its drone was silent for too long"));
-            }
-            (true, None) => {}
+    due.extend(given.into_iter().filter_map(|backend| of_lost_drone(timing, name, cluster, backend, silent)));
+}
+
+/// What is due of a backend whose drone was given up; nothing where that has come back, or is waited for.
+fn of_lost_drone(
+    timing: &Timing,
+    name: &ClusterName,
+    cluster: &Cluster,
+    backend: &BackendId,
+    silent: Duration,
+) -> Option<Due> {
+    let known = cluster.backend(backend).filter(|known| known.is_live())?;
+    let assigned = known.assignment.as_ref()?;
+    let drone = cluster.drones.get(&assigned.drone).filter(|drone| drone.is_lost())?;
+    let stopped = drone.state().is_some_and(|reached| reached.state == DroneState::Stopped);
+    let patience = if stopped { timing.stopped } else { timing.abandon };
+    let (name, backend) = (name.clone(), backend.clone());
+    match (assigned.accepted || !drone.has_feature("accept"), assigned.lock()) {
+        (false, _) => Some(Due::TakeBack(name, backend, assigned.clone())),
+        (true, Some(_)) => Some(Due::BackendLost(name, backend, "its drone was silent, and it holds a lock")),
+        (true, None) if silent >= patience => {
+            Some(Due::BackendLost(name, backend, "its drone was silent for too long"))
         }
+        (true, None) => None,
     }
+}
+
+/// Whether a backend is still to be entered as Lost: what was due before it was written may have waited, and its drone
+/// has come back meanwhile.
+fn is_still_lost(core: &Core, name: &ClusterName, backend: &BackendId, due: &Due) -> bool {
+    let (now, Some(since)) = (core.clock.boot(), core.pulse.beat(core)) else { return false };
+    let still = core.view.read(|world| {
+        let cluster = world.cluster(name)?;
+        let drone = &cluster.backend(backend)?.assignment.as_ref()?.drone;
+        let read = core.view.lease_read(name, drone).unwrap_or_default().max(since);
+        of_lost_drone(&core.timing, name, cluster, backend, now.saturating_sub(read))
+    });
+    still.as_ref() == Some(due)
 }
 
 /// The newest time in the entries about a drone; what is written next must be above it.
@@ -183,6 +212,7 @@ async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
         Due::DroneLost(cluster, drone) => {
             log::enter_drone_state(&core.nats, &core.clock, cluster, drone, DroneState::Lost).await
         }
+        Due::BackendLost(cluster, backend, _) if !is_still_lost(core, cluster, backend, due) => Ok(()),
         Due::BackendLost(cluster, backend, reason) => {
             let newest = core.view.read(|world| world.backend(cluster, backend)?.newest_timestamp());
             let timestamp = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
@@ -216,5 +246,49 @@ async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
             core.history.changed(cluster.clone(), backend.clone());
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SchedulerConfig;
+    use jiff::Timestamp;
+    use plane_core::{
+        message::state::{BackendMessage, DroneMessage},
+        world::{Entry, World},
+    };
+
+    #[test]
+    fn a_backend_whose_drone_has_come_back_is_not_lost() {
+        let timing = SchedulerConfig::default().timing();
+        let (name, backend): (ClusterName, BackendId) = ("plane.test".parse().unwrap(), "b".parse().unwrap());
+        let drone: DroneId = "d".parse().unwrap();
+        let (ip, version, git_hash) = ([127, 0, 0, 1].into(), "1".to_owned(), None);
+        let features = vec!["accept".to_owned(), "lease".to_owned()];
+        let meta = DroneMessage::Metadata { ip, version, git_hash, features };
+        let taken = Assignment { accepted: true, ..Assignment::to(drone.clone(), None) };
+        let lease = |lost| {
+            let lease = Lease { lost, ..Lease::default() };
+            StateEntry::lease(name.clone(), drone.clone(), 1, lease)
+        };
+        let mut log = vec![
+            StateEntry::drone(name.clone(), drone.clone(), meta),
+            StateEntry::backend(name.clone(), backend.clone(), BackendMessage::Assignment(taken)),
+            lease(true),
+        ];
+        let due = |log: &[StateEntry], silent| {
+            let mut world = World::default();
+            for (message, sequence) in log.iter().zip(1..) {
+                let payload = serde_json::to_vec(message).unwrap().into();
+                let subject = message.subject();
+                world.apply(&Entry { subject, sequence, time: Timestamp::UNIX_EPOCH, payload }).unwrap();
+            }
+            of_lost_drone(&timing, &name, world.cluster(&name).unwrap(), &backend, silent)
+        };
+        assert!(matches!(due(&log, timing.abandon), Some(Due::BackendLost(..))));
+        assert_eq!(due(&log, timing.abandon - Duration::from_secs(1)), None);
+        log.push(lease(false));
+        assert_eq!(due(&log, timing.abandon), None);
     }
 }

@@ -39,6 +39,9 @@ use tokio_util::sync::CancellationToken;
 const WRITERS: usize = 8;
 /// How long the others leave the telling of a state to the controller that entered it.
 const REPAIR_AFTER: Duration = Duration::from_millis(300);
+/// So many backends wait at most to be looked at, for each writer, and to be told later. Beyond that all histories are
+/// compared with the world once there is room, and locks that stay held are looked at again (`caretaker.rs`).
+const WAITING: usize = 100_000;
 
 /// Whoever waits for an answer goes first when a controller has read the log.
 const COMPARE_AFTER: Duration = Duration::from_secs(1);
@@ -48,11 +51,11 @@ type Key = (ClusterName, BackendId);
 /// Takes note of changed backends.
 #[derive(Debug)]
 pub(crate) struct Historian {
-    writers: Vec<mpsc::UnboundedSender<Key>>,
-    later: mpsc::UnboundedSender<(Instant, Key)>,
+    writers: Vec<mpsc::Sender<Key>>,
+    later: mpsc::Sender<(Instant, Key)>,
     /// States that this controller entered and has not read back yet.
     own: Mutex<HashSet<Key>>,
-    /// What is to be told later, and what writers have to look at, each once: no queue is longer than the world is large.
+    /// What is to be told later, and what writers have to look at, each once.
     waiting: Mutex<HashSet<Key>>,
     queued: Arc<Mutex<HashSet<Key>>>,
     compare: Notify,
@@ -87,7 +90,8 @@ impl Historian {
         if lock(&self.own).remove(&key) {
             self.now(key);
         } else if lock(&self.waiting).insert(key.clone()) {
-            let _ = self.later.send((Instant::now() + REPAIR_AFTER, key));
+            let later = self.later.try_send((Instant::now() + REPAIR_AFTER, key.clone()));
+            self.waits(later.is_ok(), &self.waiting, &key);
         }
     }
 
@@ -97,7 +101,16 @@ impl Historian {
         }
         let writer = usize::from(key.1.as_str().bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31) ^ byte));
         if let Some(writer) = self.writers.get(writer % WRITERS) {
-            let _ = writer.send(key);
+            let sent = writer.try_send(key.clone());
+            self.waits(sent.is_ok(), &self.queued, &key);
+        }
+    }
+
+    /// What has found no room does not wait. It is found when all are compared.
+    fn waits(&self, has_room: bool, waiting: &Mutex<HashSet<Key>>, key: &Key) {
+        if !has_room {
+            lock(waiting).remove(key);
+            self.compare_all();
         }
     }
 
@@ -125,7 +138,7 @@ pub(crate) async fn told(nats: &Nats, backend: &BackendId) -> Result<Option<Publ
 
 /// A historian that writes nothing.
 pub(crate) fn none() -> Arc<Historian> {
-    let (later, _) = mpsc::unbounded_channel();
+    let (later, _) = mpsc::channel(1);
     Arc::new(Historian {
         writers: Vec::new(),
         later,
@@ -147,7 +160,7 @@ pub(crate) fn start(
 ) -> Arc<Historian> {
     let (doubts, queued) = (Arc::new(AtomicU64::new(0)), Arc::default());
     let writers = (0..WRITERS).map(|number| {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<Key>();
+        let (sender, mut receiver) = mpsc::channel::<Key>(WAITING);
         let mut writer = Writer::new(nats, view, rules, &doubts, &queued);
         let stop = stop.clone();
         tasks.spawn(format!("public history {number}"), async move {
@@ -162,7 +175,7 @@ pub(crate) fn start(
         sender
     });
     let writers = writers.collect();
-    let (later, mut delayed) = mpsc::unbounded_channel::<(Instant, Key)>();
+    let (later, mut delayed) = mpsc::channel::<(Instant, Key)>(WAITING);
     let (own, waiting) = (Mutex::default(), Mutex::default());
     let historian = Arc::new(Historian { writers, later, own, waiting, queued, compare: Notify::new(), doubts });
     let (due, halt) = (historian.clone(), stop.clone());

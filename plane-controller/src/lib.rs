@@ -50,10 +50,7 @@ use plane_core::{
 use schedule::Deciding;
 use std::{sync::Arc, time::Duration};
 use steady::{Grants, Pulse};
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use view::View;
 
@@ -314,7 +311,7 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
 async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     patiently("waiting for the state log, which a controller with [scheduler] makes", || core.make_streams()).await;
     // Those that schedule purge.
-    let (purge, _) = mpsc::unbounded_channel();
+    let purge = purge::Purger::none();
     view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, &core.tasks, core.idle.clone()).await?;
     core.catch_up().await;
     // It grants no locks, so it need not know whether the log lacks something from before.

@@ -91,7 +91,7 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest, deadline: Instant) 
                 core.answerable(0, deadline).await?;
                 return Ok(ScheduleResponse::Scheduled { drone, backend_id: backend, bearer_token, spawned: false });
             }
-            Standing::Free { .. } if core.grants.are_open(core) => {
+            Standing::Free { .. } if core.grants.are_open(core, &request.cluster) => {
                 if let Some(turn) = Turn::take(core, &request.cluster, &lock)
                     && let Some(answer) = locked::decide_lock(core, &request, turn, &mut withdrawn, deadline).await?
                 {
@@ -116,7 +116,9 @@ async fn fetch(core: Arc<Core>, request: FetchRequest, deadline: Instant) -> Ans
                 core.answerable(0, deadline).await?;
                 return Ok(FetchResponse::Scheduled { drone, backend_id: backend, bearer_token });
             }
-            Standing::Free { .. } if core.grants.are_open(core) => return Ok(FetchResponse::NoBackendForLock),
+            Standing::Free { .. } if core.grants.are_open(core, &request.cluster) => {
+                return Ok(FetchResponse::NoBackendForLock);
+            }
             Standing::Free { .. } | Standing::Undecided => {}
         }
         waiting.until(deadline).await?;

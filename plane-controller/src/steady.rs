@@ -4,7 +4,7 @@
 //! newest lease, and only while it is connected and reads the log as it grows. Every start, reconnect and pause of its
 //! own begins the count anew, so that what it has missed itself is never taken for a drone's silence.
 //!
-//! Locks are not granted while the log may lack what a drone knows: see [`Grants`].
+//! Locks are not granted while the log may lack what a drone of their cluster knows: see [`Grants`].
 
 use crate::Core;
 use jiff::Timestamp;
@@ -76,9 +76,10 @@ pub(crate) enum Doubt {
 }
 
 /// Whether locks may be granted. Where the log has lost acceptances, a lock that it shows free may have a live holder.
-/// Drones tell what they run when they are asked; those that cannot be asked fence themselves. So locks wait until
-/// every drone has answered or stayed without contact for the fencing time, and where the loss is certain, until that
-/// time has passed in any case. A drone that renews its lease serves on: it is waited for much longer.
+/// Drones tell what they run when they are asked; those that cannot be asked fence themselves. So the locks of a cluster
+/// wait until every drone of that cluster has answered or stayed without contact for the fencing time, and where the loss
+/// is certain, until that time has passed in any case. A drone that renews its lease serves on: it is waited for much
+/// longer.
 #[derive(Debug)]
 pub(crate) struct Grants {
     trust: Mutex<Trust>,
@@ -97,9 +98,26 @@ struct Trust {
 }
 
 impl Trust {
-    /// Ends the doubt that a call was made for. False where there is another by now.
-    fn settle(&mut self, call: &str) -> bool {
-        self.hold.take_if(|hold| hold.call == call).is_some()
+    /// Of the doubt that a call was made for only these clusters are left, of those that were; it ends with the last. False
+    /// where no cluster is settled by that, or where there is another doubt by now.
+    fn settle(&mut self, call: &str, waiting: &BTreeSet<ClusterName>) -> bool {
+        let Some(hold) = self.hold.as_mut().filter(|hold| hold.call == call) else { return false };
+        let left = match &hold.waiting {
+            None => waiting.clone(),
+            Some(before) => before.intersection(waiting).cloned().collect(),
+        };
+        let settles = hold.waiting.as_ref() != Some(&left);
+        if left.is_empty() {
+            self.hold = None;
+        } else {
+            hold.waiting = Some(left);
+        }
+        settles
+    }
+
+    fn is_open(&self, server: &str, cluster: &ClusterName) -> bool {
+        let waits = |hold: &Hold| hold.waiting.as_ref().is_none_or(|waiting| waiting.contains(cluster));
+        self.server == server && !self.hold.as_ref().is_some_and(waits)
     }
 }
 
@@ -109,6 +127,28 @@ struct Hold {
     doubt: Doubt,
     /// The name of the call that drones answer.
     call: String,
+    /// The clusters that are not settled; nothing while none may be.
+    waiting: Option<BTreeSet<ClusterName>>,
+}
+
+type Drones = BTreeSet<(ClusterName, DroneId)>;
+
+/// The clusters whose locks have to wait, so long after a doubt began, for drones that have not answered and of which
+/// some still serve; nothing where all have to.
+fn waiting(
+    doubt: Doubt,
+    passed: Duration,
+    fenced: Duration,
+    missing: &Drones,
+    serving: &Drones,
+) -> Option<BTreeSet<ClusterName>> {
+    let of = |drones: &Drones| Some(drones.iter().map(|(cluster, _)| cluster.clone()).collect());
+    match doubt {
+        Doubt::Possible if passed < ALL_HEARD.min(fenced) => None,
+        Doubt::Possible if passed < fenced => of(missing),
+        Doubt::Lost if passed < fenced => None,
+        Doubt::Possible | Doubt::Lost => of(serving),
+    }
 }
 
 /// Drones say that they are there every 4 s: one that the log has lost has been heard by then.
@@ -161,13 +201,13 @@ impl Grants {
         };
         tracing::warn!(?doubt, "no locks are granted until the drones have told what they run");
         let made = made.or(trust.made);
-        *trust = Trust { server, made, hold: Some(Hold { since: core.clock.boot(), doubt, call }) };
+        let hold = Hold { since: core.clock.boot(), doubt, call, waiting: None };
+        *trust = Trust { server, made, hold: Some(hold) };
     }
 
-    /// Whether locks may be granted.
-    pub(crate) fn are_open(&self, core: &Core) -> bool {
-        let trust = self.trust();
-        trust.hold.is_none() && trust.server == core.nats.server()
+    /// Whether locks of a cluster may be granted.
+    pub(crate) fn are_open(&self, core: &Core, cluster: &ClusterName) -> bool {
+        self.trust().is_open(&core.nats.server(), cluster)
     }
 
     /// Tells when that changes.
@@ -175,11 +215,12 @@ impl Grants {
         self.changed.subscribe()
     }
 
-    /// The call that is to be answered, and by whom; nothing where there is no doubt. Ends the doubt where it can.
+    /// The call that is to be answered, and by whom; nothing where there is no doubt. Ends the doubt of clusters where it
+    /// can.
     pub(crate) fn review(&self, core: &Core) -> Option<(String, BTreeSet<ClusterName>)> {
-        let Hold { since, doubt, call } = self.trust().hold.clone()?;
+        let Hold { since, doubt, call, .. } = self.trust().hold.clone()?;
         let passed = core.clock.since(since);
-        let heard: BTreeSet<(ClusterName, DroneId)> = {
+        let heard: Drones = {
             let heard = core.drones.heard();
             let fresh = heard.iter().flat_map(|(cluster, drones)| {
                 let fresh = drones.iter().filter(|heard| heard.at >= since);
@@ -190,37 +231,38 @@ impl Grants {
         let caught_up = core.view.is_caught_up();
         // A lease that was renewed in the last moment has been read by then.
         let fenced = core.timing.fence + PAUSE;
-        let (missing, serves, clusters) = core.view.read_with_leases(|world, leases| {
+        let (missing, serving, clusters) = core.view.read_with_leases(|world, leases| {
             let serves = |cluster: &ClusterName, id: &DroneId| {
                 let read = leases.get(cluster).and_then(|leases| leases.get(id));
                 read.is_some_and(|read| core.clock.since(*read) < fenced)
             };
             let (missing, clusters) = missing(world, heard, &call, serves);
-            let any_serves = missing.iter().any(|(cluster, id)| serves(cluster, id));
-            (missing, any_serves, clusters)
+            let serving: Drones = missing.iter().filter(|(cluster, id)| serves(cluster, id)).cloned().collect();
+            (missing, serving, clusters)
         });
-        let settled = match doubt {
-            _ if passed >= core.timing.fence * PATIENCE => true,
-            Doubt::Possible if missing.is_empty() => passed >= ALL_HEARD.min(fenced),
-            Doubt::Possible | Doubt::Lost => passed >= fenced && !serves,
+        let waiting = match passed >= core.timing.fence * PATIENCE {
+            true => Some(BTreeSet::new()),
+            false => waiting(doubt, passed, fenced, &missing, &serving),
         };
-        if settled && caught_up && core.pulse.beat(core).is_some() && self.trust().settle(&call) {
-            tracing::info!(?missing, "locks are granted again");
+        if let Some(waiting) = waiting.filter(|_| caught_up && core.pulse.beat(core).is_some())
+            && self.trust().settle(&call, &waiting)
+        {
+            tracing::info!(?missing, ?waiting, "locks are granted again, but for the clusters that wait");
             self.changed.send_modify(|count| *count += 1);
             core.view.hub.tell_all();
-            return None;
         }
-        Some((call, clusters))
+        let left = self.trust().hold.as_ref().filter(|hold| hold.call == call)?.waiting.clone();
+        Some((call, left.unwrap_or(clusters)))
     }
 }
 
 /// The drones that have not answered a call, and the clusters there are. One that was stopped may serve for a moment.
 fn missing(
     world: &World,
-    heard: BTreeSet<(ClusterName, DroneId)>,
+    heard: Drones,
     call: &str,
     serves: impl Fn(&ClusterName, &DroneId) -> bool,
-) -> (Vec<(ClusterName, DroneId)>, BTreeSet<ClusterName>) {
+) -> (Drones, BTreeSet<ClusterName>) {
     let mut asked = heard;
     for (name, cluster) in world.clusters() {
         for (id, drone) in &cluster.drones {
@@ -246,12 +288,42 @@ mod tests {
 
     #[test]
     fn an_answer_to_one_call_does_not_end_a_doubt_that_came_after_it() {
-        let hold = |call: &str| Hold { since: Duration::ZERO, doubt: Doubt::Possible, call: call.to_owned() };
-        let mut trust = Trust { server: "s".to_owned(), made: None, hold: Some(hold("second")) };
-        assert!(!trust.settle("first"));
+        let mut trust = doubting("second");
+        let none = BTreeSet::new();
+        assert!(!trust.settle("first", &none));
         assert!(trust.hold.is_some());
-        assert!(trust.settle("second"));
+        assert!(trust.settle("second", &none));
         assert!(trust.hold.is_none());
-        assert!(!trust.settle("second"));
+        assert!(!trust.settle("second", &none));
+    }
+
+    fn doubting(call: &str) -> Trust {
+        let call = call.to_owned();
+        let hold = Hold { since: Duration::ZERO, doubt: Doubt::Possible, call, waiting: None };
+        Trust { server: "s".to_owned(), made: None, hold: Some(hold) }
+    }
+
+    #[test]
+    fn a_drone_that_does_not_answer_holds_up_the_locks_of_its_own_cluster() {
+        let [hung, other]: [ClusterName; 2] = ["hung.test", "other.test"].map(|name| name.parse().unwrap());
+        let drones: Drones = [(hung.clone(), "d".parse().unwrap())].into();
+        let none = Drones::new();
+        let fenced = Duration::from_secs(48);
+        let mut trust = doubting("c");
+        let mut after = |doubt, secs, missing: &Drones, serving: &Drones| {
+            if let Some(waiting) = waiting(doubt, Duration::from_secs(secs), fenced, missing, serving) {
+                trust.settle("c", &waiting);
+            }
+            [&hung, &other].map(|cluster| trust.is_open("s", cluster))
+        };
+        assert_eq!(after(Doubt::Possible, 4, &none, &none), [false, false]);
+        assert_eq!(after(Doubt::Lost, 47, &none, &none), [false, false]);
+        assert_eq!(after(Doubt::Possible, 5, &drones, &drones), [false, true]);
+        // It is waited for as long as it serves. Who came to the others meanwhile changes nothing.
+        let all: Drones = [hung.clone(), other.clone()].map(|cluster| (cluster, "e".parse().unwrap())).into();
+        assert_eq!(after(Doubt::Possible, 49, &all, &all), [false, true]);
+        assert_eq!(after(Doubt::Lost, 49, &drones, &none), [true, true]);
+        assert!(trust.hold.is_none());
+        assert!(!trust.is_open("another server", &other));
     }
 }

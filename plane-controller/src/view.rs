@@ -3,7 +3,7 @@
 
 mod tell;
 
-use crate::{history::Historian, hub::Hub, placed::InFlight};
+use crate::{history::Historian, hub::Hub, placed::InFlight, purge::Purger};
 use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use plane_core::{
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 use tell::News;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How many entries are taken into the world at once, where so many have come. Whoever looks at the world waits for
@@ -235,7 +235,7 @@ pub(crate) async fn follow(
     nats: &Nats,
     view: Arc<View>,
     history: Arc<Historian>,
-    purge: mpsc::UnboundedSender<Forgotten>,
+    purge: Purger,
     tasks: &Tasks,
     stop: CancellationToken,
 ) -> Result<(), NatsError> {
@@ -264,8 +264,7 @@ pub(crate) async fn follow(
                 ready = if enough { None } else { replay.next().now_or_never() };
             }
             for forgotten in view.take(&mut entries, &history) {
-                // The purger ends with everything else.
-                let _ = purge.send(forgotten);
+                purge.purge(forgotten);
             }
             if caught_up {
                 view.settle(&history);

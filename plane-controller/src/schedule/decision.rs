@@ -164,7 +164,7 @@ impl Decision<'_> {
 
     /// Writes that a drone may start the backend, or with `None` that none may. False where somebody else wrote.
     async fn assign(&mut self, drone: Option<DroneId>) -> Result<bool, Fault> {
-        if self.drone.is_some() && !self.core.grants.are_open(self.core) {
+        if self.drone.is_some() && !self.core.grants.are_open(self.core, &self.request.cluster) {
             // A drone may have accepted it, and the log have lost that.
             let message = "the state log may lack what was decided last; ask again";
             return Err(Fault::new(FaultCode::Unavailable, message));

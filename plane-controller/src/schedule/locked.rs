@@ -41,7 +41,7 @@ pub(super) async fn decide_lock(
         // Looked at in the turn: before it another one may have ended.
         let in_world = core.view.read(|world| standing(world, cluster, lock));
         let Standing::Free { sequence, next_token } = in_world else { return Ok(None) };
-        if !core.grants.are_open(core) || Instant::now() >= deadline {
+        if !core.grants.are_open(core, cluster) || Instant::now() >= deadline {
             return Ok(None);
         }
         let (sequence, token) = found.map_or((sequence, next_token), |(in_log, last_token)| {
