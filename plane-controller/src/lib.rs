@@ -142,7 +142,7 @@ impl Core {
 
     async fn heartbeat(&self) -> Result<u64, NatsError> {
         let (trusted, made) = self.grants.trusted().unzip();
-        let heartbeat = Heartbeat { heartbeat: (), trusted, made };
+        let heartbeat = Heartbeat { heartbeat: (), trusted, made, newest: self.view.newest_time() };
         self.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &heartbeat).await
     }
 }

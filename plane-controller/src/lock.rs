@@ -32,7 +32,7 @@ pub enum Standing {
 
 /// Where a lock stands in the world.
 pub fn standing(world: &World, cluster: &ClusterName, lock: &LockName) -> Standing {
-    let micros = world.time().map_or(0, |time| u64::try_from(time.as_microsecond()).unwrap_or(0));
+    let micros = world.newest_time().map_or(0, |time| u64::try_from(time.as_microsecond()).unwrap_or(0));
     let free = |sequence, token: u64| Standing::Free { sequence, next_token: micros.max(token.saturating_add(1)) };
     let Some(known) = world.lock(cluster, lock) else { return free(0, 0) };
     let Some(holder) = &known.holder else { return free(known.sequence, known.token) };

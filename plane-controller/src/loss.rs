@@ -132,8 +132,8 @@ async fn look(core: &Core) -> Result<Verdict, NatsError> {
                 // Who purged it may have read further than this controller. What it had read stood in the log before,
                 // so the newest entry that is there now is no older.
                 let newest = core.nats.last(StreamName::State, "state.>").await?.map(|newest| newest.time);
-                let now = newest.max(core.view.read(World::time)).unwrap_or(anchor.time);
-                if !may_be_purged(now.duration_since(anchor.time), core.timing.retention) {
+                let now = newest.max(core.view.read(World::time)).unwrap_or(anchor.read_at);
+                if !may_be_purged(now.duration_since(anchor.read_at), core.timing.retention) {
                     return Ok(Verdict::Lost(None));
                 }
             }
@@ -232,7 +232,10 @@ mod tests {
     #[test]
     fn a_heartbeat_in_a_log_that_its_writer_has_not_read_vouches_for_nothing() {
         let [made, again] = [1, 2].map(|second| Timestamp::from_second(second).unwrap());
-        let beat = |trusted: Option<&str>, made| Heartbeat { heartbeat: (), trusted: trusted.map(str::to_owned), made };
+        let beat = |trusted: Option<&str>, made| {
+            let trusted = trusted.map(str::to_owned);
+            Heartbeat { heartbeat: (), trusted, made, newest: None }
+        };
         assert!(vouches(&beat(Some("s"), Some(made)), "s", made));
         assert!(!vouches(&beat(Some("s"), Some(made)), "s", again));
         assert!(!vouches(&beat(Some("s"), Some(made)), "t", made));

@@ -45,6 +45,8 @@ pub(crate) struct View {
     again: Notify,
     /// How many worlds were dropped before this one.
     dropped: AtomicU64,
+    /// The newest time that any of them had; what has been told of it is not taken back.
+    newest: Mutex<Option<Timestamp>>,
     pub(crate) hub: Hub,
     /// What this controller has placed and not read back.
     pub(crate) in_flight: InFlight,
@@ -73,6 +75,8 @@ pub(crate) struct Anchor {
     pub(crate) subject: String,
     pub(crate) sequence: u64,
     pub(crate) time: Timestamp,
+    /// The log's time when it took it, from which its age counts.
+    pub(crate) read_at: Timestamp,
 }
 
 impl View {
@@ -86,6 +90,7 @@ impl View {
             reading: Mutex::default(),
             again: Notify::new(),
             dropped: AtomicU64::new(0),
+            newest: Mutex::default(),
             hub: Hub::default(),
             in_flight: InFlight::default(),
         }
@@ -165,6 +170,13 @@ impl View {
         self.again.notify_one();
     }
 
+    /// The newest time that has been read in the log, also before it was read again.
+    pub(crate) fn newest_time(&self) -> Option<Timestamp> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = newest.max(self.read(World::newest_time));
+        *newest
+    }
+
     /// How many worlds were dropped before this one.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Acquire)
@@ -193,7 +205,8 @@ impl View {
             let change = world.apply(&entry);
             if entry.subject != HEARTBEAT_SUBJECT && !matches!(change, Ok(Change::Lease(..))) {
                 let Entry { subject, sequence, time, .. } = entry;
-                anchors.push(Anchor { subject, sequence, time });
+                let read_at = world.time().unwrap_or(time);
+                anchors.push(Anchor { subject, sequence, time, read_at });
             }
             match change {
                 Ok(Change::Lease(cluster, drone)) => {

@@ -16,7 +16,8 @@ pub use view::{Assigned, Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lo
 use crate::{
     id::{BackendId, ClusterName, DroneId, LockName},
     message::state::{
-        BackendMessage, BackendText, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, LockEntry, StateEntry,
+        BackendMessage, BackendText, DroneEntry, DroneMessage, EntryBody, HEARTBEAT_SUBJECT, Heartbeat, LockEntry,
+        StateEntry,
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -73,6 +74,8 @@ pub struct World {
     above: HashSet<Box<str>>,
     sequence: u64,
     time: Option<Timestamp>,
+    /// The newest time that heartbeats tell of.
+    told: Option<Timestamp>,
     retention: Option<SignedDuration>,
     forgotten: Vec<Forgotten>,
 }
@@ -99,12 +102,17 @@ impl World {
             return Ok(Change::Nothing);
         }
         self.sequence = entry.sequence;
-        self.time = self.time.max(Some(entry.time));
+        // Where the clock of a server was set back, the log's time stands still until it has come so far again: ages are
+        // too low meanwhile, never too high.
+        let time = self.time.map_or(entry.time, |time| time.max(entry.time));
+        self.time = Some(time);
         self.forget();
         if entry.subject == HEARTBEAT_SUBJECT {
+            let newest = serde_json::from_slice::<Heartbeat>(&entry.payload).ok().and_then(|beat| beat.newest);
+            self.told = self.told.max(newest);
             return Ok(Change::Nothing);
         }
-        if let Some(change) = self.reduce_text(entry) {
+        if let Some(change) = self.reduce_text(entry, time) {
             return Ok(change);
         }
         let unreadable =
@@ -113,11 +121,11 @@ impl World {
         if !message.stands_on(&entry.subject) {
             return Err(unreadable(format!("its content belongs on {}", message.subject())));
         }
-        Ok(self.reduce(message, entry.sequence, entry.time))
+        Ok(self.reduce(message, entry.sequence, time))
     }
 
     /// Takes an entry about a backend of a known cluster, with as few copies as that needs. `None` where it is another.
-    fn reduce_text(&mut self, entry: &Entry) -> Option<Change> {
+    fn reduce_text(&mut self, entry: &Entry, time: Timestamp) -> Option<Change> {
         let text = BackendText::read(&entry.subject, &entry.payload)?;
         let (name, _) = self.clusters.get_key_value(text.cluster)?;
         let name = name.clone();
@@ -126,7 +134,7 @@ impl World {
             Some((known, _)) => known.clone(),
             None => text.backend.parse().ok()?,
         };
-        cluster.reduce_backend(&backend, text.message, entry.sequence, entry.time);
+        cluster.reduce_backend(&backend, text.message, entry.sequence, time);
         Some(Change::Backend(name, backend))
     }
 
@@ -201,9 +209,15 @@ impl World {
         self.sequence
     }
 
-    /// The log's own time: that of its newest entry.
+    /// The log's own time: the newest that an entry had which was read.
     pub fn time(&self) -> Option<Timestamp> {
         self.time
+    }
+
+    /// The same, or what heartbeats tell of: what is made from it rises also where the entry that had the newest time is
+    /// gone and the clock of the server was set back.
+    pub fn newest_time(&self) -> Option<Timestamp> {
+        self.time.max(self.told)
     }
 }
 

@@ -128,7 +128,7 @@ impl Floor {
         let (nats, echo) = (self.nats.clone(), self.echo.clone());
         async move {
             let (entry, content) =
-                (format!("state.floor.{name}"), Heartbeat { heartbeat: (), trusted: None, made: None });
+                (format!("state.floor.{name}"), Heartbeat { heartbeat: (), trusted: None, made: None, newest: None });
             let began = Instant::now();
             nats.request(&echo, ANSWER_LIMIT).await?;
             let sequence = nats.publish_expecting(entry.clone(), &content, 0).await?;

@@ -34,6 +34,10 @@ pub struct Heartbeat {
     /// Beside it: when the log was made that its writer has read. One that was deleted and made anew has another time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Timestamp>,
+    /// The newest time that its writer has read in the log or in a heartbeat: after the clock of a server was set back, no
+    /// other entry may tell of it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Timestamp>,
 }
 
 /// An entry about a cluster.

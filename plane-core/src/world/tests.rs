@@ -221,7 +221,79 @@ fn entries_about_backends_are_read_without_copies_where_they_can_be() {
     assert!(BackendText::read(&lock.subject, &lock.payload).is_none());
 }
 
+#[test]
+fn what_is_made_from_the_newest_time_rises_though_a_clock_was_set_back() {
+    let beat = |sequence, second, newest: Option<i64>| {
+        let newest = newest.map(|second| Timestamp::from_second(second).unwrap());
+        let payload = serde_json::to_vec(&Heartbeat { heartbeat: (), trusted: None, made: None, newest }).unwrap();
+        let time = Timestamp::from_second(second).unwrap();
+        Entry { subject: HEARTBEAT_SUBJECT.to_owned(), sequence, time, payload: payload.into() }
+    };
+    let all = [beat(1, 900, None), beat(2, 90, Some(900))];
+    let second = |time: Option<Timestamp>| time.map(Timestamp::as_second);
+    let read = world(&all);
+    assert_eq!((second(read.time()), second(read.newest_time())), (Some(900), Some(900)));
+    // The first is gone from the log.
+    let later = world(&all[1..]);
+    assert_eq!((second(later.time()), second(later.newest_time())), (Some(90), Some(900)));
+}
+
+/// A log over which the clock of its server is set back now and then: its entries, and how many seconds had really passed
+/// at each of them.
+fn any_set_back_log() -> impl Strategy<Value = (Vec<Entry>, Vec<i64>)> {
+    (any_log(), prop::collection::vec(prop_oneof![4 => Just(0), 1 => 0..50_i64], 40)).prop_map(|(log, steps)| {
+        let real: Vec<i64> = log.iter().map(|entry| entry.time.as_second()).collect();
+        let mut back = 0;
+        let set_back = log.into_iter().zip(steps).map(|(entry, step)| {
+            back += step;
+            let time = Timestamp::from_second(1000 + entry.time.as_second() - back).unwrap();
+            Entry { time, ..entry }
+        });
+        (set_back.collect(), real)
+    })
+}
+
+/// Of all that the log speaks of, nothing is forgotten that was over for less than the retention time.
+fn check_remembered(world: &World, log: &[Entry], real: &[i64]) {
+    let Some(now) = real.last() else { return };
+    for (entry, _) in log.iter().zip(real).filter(|(_, time)| now - **time <= RETENTION.as_secs()) {
+        let message: StateEntry = serde_json::from_slice(&entry.payload).unwrap();
+        let known = world.cluster(&message.cluster).unwrap();
+        let remembered = match &message.body {
+            EntryBody::DroneMessage(about) => known.drones.contains_key(&about.drone),
+            EntryBody::BackendMessage(about) => {
+                // A second end, and a word about what is over, change nothing about since when it is.
+                let over = known.backend(&about.backend).is_none()
+                    && log.iter().zip(real).any(|(earlier, time)| {
+                        let message: StateEntry = serde_json::from_slice(&earlier.payload).unwrap();
+                        let ends = matches!(&message.body, EntryBody::BackendMessage(end)
+                        if end.backend == about.backend
+                            && matches!(&end.message, BackendMessage::State(reached) if reached.state.is_final()));
+                        let withdraws = matches!(&message.body, EntryBody::BackendMessage(end)
+                        if end.backend == about.backend
+                            && matches!(&end.message, BackendMessage::Assignment(assignment) if assignment.withdrawn));
+                        (ends || withdraws) && now - time > RETENTION.as_secs()
+                    });
+                over || known.backend(&about.backend).is_some()
+            }
+            EntryBody::LockMessage(about) => known.locks.contains_key(&about.lock),
+            EntryBody::AcmeMessage(_) => true,
+        };
+        assert!(remembered, "{} was forgotten too early", entry.subject);
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_clock_that_is_set_back_has_nothing_forgotten_early((log, real) in any_set_back_log(), cut in 0..40_usize) {
+        check_remembered(&forgetting(&log), &log, &real);
+        check_remembered(&forgetting(&compacted(&log)), &log, &real);
+        let cut = cut.min(log.len());
+        let mut half = compacted(&log[..cut]);
+        half.extend_from_slice(&log[cut..]);
+        check_remembered(&forgetting(&half), &log, &real);
+    }
+
     #[test]
     fn what_is_read_without_copies_says_the_same(log in any_log()) {
         prop_assert_eq!(forgetting(&escaped(&log)), forgetting(&log));

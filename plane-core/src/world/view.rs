@@ -53,7 +53,7 @@ pub struct Drone {
     pub keep_alive: Option<KeepAlive>,
     /// The newest entry of each state.
     pub(super) states: Vec<Reached<DroneState>>,
-    /// When the log took the state that counts.
+    /// The log's time when it took the state that counts.
     pub(super) since: Option<Timestamp>,
     /// Under which time it is listed as gone.
     pub(super) listed: Option<Timestamp>,
@@ -107,7 +107,7 @@ pub struct Backend {
     pub assignment: Option<Assigned>,
     /// The states that it reached, by sequence.
     pub(super) states: Vec<StateSeen>,
-    /// When the log took the final state that counts, or the newest where there is none. States are never written again:
+    /// The log's time when it took the final state that counts, or the newest where there is none. States are never written again:
     /// age is counted from what stays.
     pub(super) reached: Option<Timestamp>,
 }
@@ -123,7 +123,7 @@ pub struct Assigned {
     pub withdrawn: bool,
     /// The entry's sequence.
     pub sequence: u64,
-    /// When the log took it.
+    /// The log's time when it took it.
     pub time: Timestamp,
     /// Most have none, and there are many of them.
     terms: Option<Box<Terms>>,
@@ -202,7 +202,7 @@ pub struct Lock {
     pub token: u64,
     /// The entry's sequence.
     pub sequence: u64,
-    /// When the log took it.
+    /// The log's time when it took it.
     pub time: Timestamp,
 }
 
