@@ -14,7 +14,7 @@ mod lost;
 mod spawn;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::{
     announce,

@@ -152,7 +152,9 @@ async fn send(nats: &Nats, number: i64, message: Outgoing) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plane_core::message::backend::{LogKind, LogLine};
+    use crate::agent::tests::Nobody;
+    use plane_core::message::backend::{BackendState, LogKind, LogLine, StatusReport};
+    use std::sync::Arc;
 
     async fn say(store: &Store, backend: &str) {
         let line = LogLine { backend_id: backend.parse().unwrap(), kind: LogKind::Meta, text: String::new() };
@@ -173,6 +175,42 @@ mod tests {
         assert_eq!(refused.note([1, 2].into_iter(), began + LINE_PATIENCE), [1]);
         // Its number does not come again; one that did would be tried as long.
         assert!(refused.note([1].into_iter(), began + LINE_PATIENCE).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_drone_whose_place_another_has_taken_tells_nothing_more() {
+        for (taken_at_first, taken_later) in [(false, false), (true, true), (false, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+            let report = StatusReport {
+                cluster: "plane.test".parse().unwrap(),
+                state: BackendState::Exited,
+                backend: "b".parse().unwrap(),
+                time: jiff::Timestamp::UNIX_EPOCH,
+                drone: "d".parse().unwrap(),
+                reason: None,
+                exit_code: None,
+            };
+            store.say_again(&Outgoing::Status(report)).await.unwrap();
+            let (nobody, tasks) = (Arc::new(Nobody::default()), Tasks::new());
+            let tried = || nobody.said.lock().unwrap().len();
+            if taken_at_first {
+                tasks.fail("another process is this drone");
+            }
+            start(&Nats::over(nobody.clone()), &store, &tasks);
+            // By then the pauses are long.
+            while !taken_at_first && tried() < 4 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let before = tried();
+            if taken_later {
+                tasks.fail("another process is this drone");
+            }
+            assert!(tasks.shut_down(Duration::from_secs(5)).await);
+            // One that is stopped tries once more.
+            assert_eq!(tried() - before, usize::from(!taken_later), "{taken_at_first} {taken_later}");
+            assert!(store.outgoing().await.unwrap().is_some());
+        }
     }
 
     #[tokio::test]

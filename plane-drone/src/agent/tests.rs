@@ -87,11 +87,11 @@ impl Host for OddHost {
 
 /// A connection on which nobody listens, and a log.
 #[derive(Debug, Default)]
-struct Nobody {
+pub(crate) struct Nobody {
     /// The newest entry of each subject.
     log: Mutex<HashMap<String, Stored>>,
     /// On what was published, asked and listened.
-    said: Mutex<Vec<String>>,
+    pub(crate) said: Mutex<Vec<String>>,
 }
 
 impl Nobody {
