@@ -113,6 +113,15 @@ async fn a_refusing_drone_is_passed_over_and_all_refusing_is_no_drone() {
     assert!(refusing.asked.load(Ordering::Relaxed) >= 1);
     give_signs_of_life(&cluster, &accepting.id, DroneState::Draining).await;
     assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
+    give_signs_of_life(&cluster, &refusing.id, DroneState::Draining).await;
+    assert_eq!(schedule(&cluster, &request).await.unwrap(), ScheduleResponse::NoDroneAvailable);
+    // Whoever wonders why finds each drone, and what stood against it.
+    let log = cluster.controllers[0].log();
+    let last = log.lines().rfind(|line| line.contains("no drone available")).unwrap();
+    for drone in [&refusing.id, &accepting.id] {
+        assert!(last.contains(drone.as_str()), "{last}");
+    }
+    assert!(last.contains("drones=2") && last.matches("NotReady").count() == 2, "{last}");
 }
 
 #[tokio::test]

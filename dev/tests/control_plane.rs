@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
-        backend::{BackendState, PublicStatus},
+        backend::BackendState,
         drone::{DrainRequest, DroneState},
         schedule::{ScheduleRequest, ScheduleResponse},
         subject,
@@ -34,10 +34,8 @@ async fn world(cluster: &Cluster) -> World {
     world
 }
 
-/// The last of a backend's public history.
 async fn newest(cluster: &Cluster, backend: &BackendId) -> BackendState {
-    let last = cluster.client.last(StreamName::Status, &PublicStatus::subject_of(backend)).await.unwrap().unwrap();
-    serde_json::from_slice::<PublicStatus>(&last.payload).unwrap().state
+    cluster.newest(backend).await.unwrap().state
 }
 
 async fn drain(cluster: &Cluster, drone: &DroneId, drain: bool) {
@@ -159,8 +157,7 @@ async fn what_runs_is_known_again_after_the_log_was_deleted() {
         assert_eq!(again, (held.clone(), drone));
         assert_eq!(cluster.containers("{{.ID}}").len(), 4);
         for backend in free.iter().chain([&held]) {
-            let last = cluster.history_until(backend, BackendState::Ready).await.unwrap().pop().unwrap();
-            assert_eq!(last.state, BackendState::Ready);
+            assert_eq!(newest(&cluster, backend).await, BackendState::Ready);
         }
     }
 }
@@ -285,6 +282,44 @@ async fn what_ended_is_forgotten_and_purged_after_the_retention_time() {
     // The drone remembers the id for longer, and refuses it.
     let (fresh, _) = cluster.schedule(&ScheduleRequest { backend_id: None, ..request }).await.unwrap();
     cluster.wait_for(&fresh, BackendState::Ready).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_cleanup_has_taken_out_can_be_had_again() {
+    let cluster = Cluster::start_as(quick(2, 1)).await.unwrap();
+    let request = ScheduleRequest { lock: Some("l".parse().unwrap()), ..cluster.request(300, &[]) };
+    let (ended, _) = cluster.schedule(&request).await.unwrap();
+    let kept = cluster.ready().await.unwrap();
+    cluster.end(&ended).await.unwrap();
+    let lock = "state.cluster.*.lock.*";
+    until("the lock is free", async || {
+        let entry = cluster.client.last(StreamName::State, lock).await.unwrap().unwrap();
+        String::from_utf8(entry.payload.to_vec()).unwrap().contains("\"holder\":null")
+    })
+    .await;
+    let (mut backends, mut others) = (0, 0);
+    until("both are taken out", async || {
+        let cleaned = cluster.client.clean_up(jiff::SignedDuration::from_secs(1)).await.unwrap();
+        (backends, others) = (backends + cleaned.backends, others + cleaned.drones_and_locks);
+        assert!(cleaned.unreadable.is_empty());
+        backends + others >= 2
+    })
+    .await;
+    assert_eq!((backends, others), (1, 1));
+    assert!(cluster.client.last(StreamName::State, lock).await.unwrap().is_none());
+    assert!(cluster.newest(&ended).await.is_err());
+    assert_eq!(newest(&cluster, &kept).await, BackendState::Ready);
+    // Controllers still know of both. One spawns all the same, and all give the same.
+    let answers = join_all((0..10).map(|_| cluster.client.request(&request, PATIENCE))).await;
+    let mut spawns = 0;
+    let mut holders: Vec<BackendId> = Vec::new();
+    for answer in answers {
+        let ScheduleResponse::Scheduled { backend_id, spawned, .. } = answer.unwrap() else { panic!("no drone") };
+        spawns += usize::from(spawned);
+        holders.push(backend_id);
+    }
+    holders.dedup();
+    assert!(spawns == 1 && holders.len() == 1 && holders[0] != ended, "{spawns} {holders:?}");
 }
 
 #[tokio::test]

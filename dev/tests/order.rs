@@ -7,9 +7,10 @@ use plane_controller::config::SchedulerConfig;
 use plane_core::{
     id::{BackendId, DroneId},
     message::{
+        FaultCode,
         backend::{BackendState, StatusReport},
         drone::{AnnounceRequest, AnnouncedBackend, KnownBackend},
-        schedule::{ScheduleRequest, ScheduleResponse},
+        schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse},
         state::{
             Assignment, BackendMessage, EntryBody, HeldLock, Holder, LockEntry, StateEntry, lock_subject, state_subject,
         },
@@ -24,7 +25,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 fn request(stage: &Stage) -> ScheduleRequest {
     serde_json::from_value(serde_json::json!({
@@ -216,6 +217,51 @@ fn a_hold_that_an_announcement_writes_before_the_assignment_stays() {
         assign(&stage, &backend, accepted, assigned).await;
         sleep(Duration::from_secs(20)).await;
         assert_eq!(lock_entry(&stage).await.unwrap().holder.unwrap().backend, backend);
+    })
+    .unwrap();
+}
+
+/// A backend that holds the lock and that no drone has taken yet; gives it, its drone and its assignment's sequence.
+async fn undecided(stage: &Stage) -> (BackendId, Assignment, u64) {
+    let (backend, held) = (BackendId::random(), HeldLock { name: "l".parse().unwrap(), token: 1 });
+    let assignment = Assignment { lock: Some(held), ..Assignment::to(DroneId::random(), None) };
+    let assigned = assign(stage, &backend, assignment.clone(), 0).await;
+    hold(stage, &backend, 1).await;
+    sleep(Duration::from_secs(1)).await;
+    (backend, assignment, assigned)
+}
+
+#[test]
+fn who_waits_for_a_lock_in_vain_hears_so_within_8_s() {
+    stage::play(|stage| async move {
+        undecided(&stage).await;
+        let fetch = FetchRequest { cluster: stage.cluster.clone(), lock: "l".parse().unwrap() };
+        let began = Instant::now();
+        let answers = async { tokio::join!(ask(&stage), stage.nats.request(&fetch, PATIENCE)) };
+        let (asked, fetched) = answers.await;
+        let waited = began.elapsed();
+        assert!(waited > Duration::from_secs(7) && waited <= Duration::from_secs(8), "{waited:?}");
+        for error in [asked.unwrap_err(), fetched.unwrap_err()] {
+            assert!(matches!(&error, NatsError::Fault(fault) if fault.code == FaultCode::LockBusy), "{error}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_fetch_waits_while_the_lock_is_being_decided() {
+    stage::play(|stage| async move {
+        let (backend, assignment, assigned) = undecided(&stage).await;
+        let began = Instant::now();
+        let deciding = async {
+            sleep(Duration::from_secs(3)).await;
+            assign(&stage, &backend, Assignment { accepted: true, ..assignment.clone() }, assigned).await;
+        };
+        let fetch = FetchRequest { cluster: stage.cluster.clone(), lock: "l".parse().unwrap() };
+        let (fetched, ()) = tokio::join!(stage.nats.request(&fetch, PATIENCE), deciding);
+        let expected = FetchResponse::Scheduled { drone: assignment.drone, backend_id: backend, bearer_token: None };
+        assert_eq!(fetched.unwrap(), expected);
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     })
     .unwrap();
 }

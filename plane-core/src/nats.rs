@@ -19,6 +19,7 @@ mod streams;
 mod transport;
 
 pub use connect::{LOST_CONNECTION_HINT, install_crypto_provider};
+pub use purge::Cleaned;
 pub use replay::{Event, Replay};
 pub use serve::Serving;
 pub use shared::{Shared, SharedKey};

@@ -352,6 +352,15 @@ impl Cluster {
         Ok(history)
     }
 
+    /// What the public history of a backend says last.
+    ///
+    /// # Errors
+    /// Where it says nothing.
+    pub async fn newest(&self, backend: &BackendId) -> Result<PublicStatus> {
+        let last = self.client.last(StreamName::Status, &PublicStatus::subject_of(backend)).await?;
+        Ok(serde_json::from_slice(&last.context("no history")?.payload)?)
+    }
+
     /// Waits until the public history of a backend has `state`.
     ///
     /// # Errors

@@ -1,12 +1,47 @@
 //! Taking out of the streams what is forgotten.
 
-use super::{Nats, NatsError, StreamName};
+use super::{Event, Nats, NatsError, StreamName};
 use crate::{
     message::backend::{LogLine, PublicStatus},
-    world::Forgotten,
+    world::{Forgotten, UnreadableEntry, World},
 };
+use jiff::SignedDuration;
+
+/// What was taken out of the streams.
+#[derive(Debug, Default)]
+pub struct Cleaned {
+    /// How many backends.
+    pub backends: usize,
+    /// How many drones and locks.
+    pub drones_and_locks: usize,
+    /// Entries that could not be read, and stay.
+    pub unreadable: Vec<UnreadableEntry>,
+}
 
 impl Nats {
+    /// Takes out of the streams what has been over for longer than this, by the log's time.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer.
+    pub async fn clean_up(&self, over_for: SignedDuration) -> Result<Cleaned, NatsError> {
+        let mut replay = self.replay(StreamName::State, "state.>").await?;
+        let (mut world, mut cleaned) = (World::forgetting_after(over_for), Cleaned::default());
+        while let Event::Entry(entry) = replay.next().await {
+            if let Err(error) = world.apply(&entry) {
+                cleaned.unreadable.push(error);
+            }
+        }
+        for forgotten in world.take_forgotten() {
+            if self.purge_forgotten(&forgotten).await? {
+                match forgotten.backend {
+                    Some(_) => cleaned.backends += 1,
+                    None => cleaned.drones_and_locks += 1,
+                }
+            }
+        }
+        Ok(cleaned)
+    }
+
     /// Takes out of the streams what was forgotten: of a backend its public history and its lines of log, then the
     /// entries of the state log. False where another has done it already. What an interruption leaves is forgotten, and
     /// can be purged, again.
