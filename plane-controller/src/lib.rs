@@ -66,6 +66,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_millis(7900);
 /// How long a stopping controller follows the log for the requests that it has taken: all are answered by then.
 const FINISH_LIMIT: Duration = Duration::from_secs(8);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// How much longer a controller without a name server waits before it hands out a name: what it has read of the log the
 /// others have read by then.
@@ -245,7 +246,7 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
         false => history::none(),
     };
     let core = Arc::new(Core {
-        nats,
+        nats: nats.clone(),
         streams: scheduler.as_ref().map(SchedulerConfig::streams),
         zone,
         timing: scheduler.unwrap_or_default().timing(),
@@ -270,7 +271,13 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
     stop.cancelled().await;
     // What is asked from now on other controllers get; what has come is decided with a log that goes on to be read.
     tasks.spawn("answer what has been asked", async move {
-        let finishing = join_all(serving.into_iter().map(Serving::finish));
+        let finishing = async {
+            join_all(serving.into_iter().map(Serving::finish)).await;
+            // The last answers wait to be sent.
+            if nats.is_connected() {
+                let _ = tokio::time::timeout(FLUSH_LIMIT, nats.flush()).await;
+            }
+        };
         if tokio::time::timeout(FINISH_LIMIT, finishing).await.is_err() {
             tracing::warn!("not all requests were answered before the end");
         }
