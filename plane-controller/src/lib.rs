@@ -89,7 +89,7 @@ pub(crate) struct Core {
     drones: HeardDrones,
     deciding: Deciding,
     pulse: Pulse,
-    grants: Grants,
+    grants: Arc<Grants>,
     /// Something may be wrong with the log: it is looked at now.
     suspicion: Notify,
     started: Instant,
@@ -237,8 +237,9 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
     let Parts { scheduler, zone, rules, clock, chance } = parts;
     let stop = tasks.stop_token();
     let schedules = scheduler.is_some();
+    let grants = Arc::<Grants>::default();
     let history = match schedules {
-        true => history::start(&nats, &view, rules, tasks),
+        true => history::start(&nats, &view, &grants, rules, tasks),
         false => history::none(),
     };
     let core = Arc::new(Core {
@@ -255,7 +256,7 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
         drones: HeardDrones::default(),
         deciding: Deciding::default(),
         pulse: Pulse::default(),
-        grants: Grants::default(),
+        grants,
         suspicion: Notify::new(),
         started: Instant::now(),
     });
