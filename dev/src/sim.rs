@@ -19,6 +19,7 @@ mod loopback;
 mod machine;
 mod network;
 mod process;
+mod relapse;
 mod run;
 mod server;
 pub mod stage;
@@ -148,6 +149,8 @@ pub struct Options {
     pub weather: Weather,
     /// What goes wrong besides.
     pub faults: Faults,
+    /// After how many seconds of silence a drone is lost.
+    pub lost_secs: u32,
     /// The rules of the controllers.
     pub rules: Rules,
     /// Whether the server stores without looking at the sequence that was expected: a planted bug.
@@ -155,6 +158,9 @@ pub struct Options {
     /// Whether to print what happens.
     pub trace: bool,
 }
+
+/// After how many seconds of silence a drone is lost, mostly: as soon as can be after it has fenced itself.
+const LOST_SECS: u32 = 10;
 
 impl Options {
     /// Nothing goes wrong.
@@ -170,6 +176,7 @@ impl Options {
             fault_pace: 6000,
             weather: Weather::default(),
             faults: Faults::default(),
+            lost_secs: LOST_SECS,
             rules: Rules::default(),
             ignore_expected: false,
             trace: std::env::var_os("PLANE_SIM_TRACE").is_some(),
@@ -223,7 +230,7 @@ impl Options {
         SchedulerConfig {
             silent_secs: 6,
             fence_secs: 7,
-            lost_secs: 10,
+            lost_secs: self.lost_secs,
             abandon_secs: 30,
             stopped_secs: 60,
             unaccepted_secs: 5,
@@ -260,6 +267,16 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
         sim.check_locks(&clients).await;
         sim.check_agreement().await;
     })
+}
+
+/// A drone is killed, the log loses what it was given last or is `deleted`, somebody else gets its lock, and it comes
+/// back. Drones are given up late, so that it finds its lease as it was.
+///
+/// # Errors
+/// Where both are reachable at once, or another rule is broken.
+pub fn run_relapse(seed: u64, options: &Options, deleted: bool) -> Result<Report, Violation> {
+    let options = Options { lost_secs: 3 * LOST_SECS, locks: 1, ..options.clone() };
+    drive(seed, &options, move |sim| relapse::go(sim, deleted))
 }
 
 /// Thirty requests at once through one controller to three equal drones, without faults.

@@ -63,6 +63,20 @@ fn of_two_processes_under_one_id_one_ends_and_harms_nothing() {
 }
 
 #[test]
+fn a_drone_that_comes_back_after_its_lock_was_given_on_does_not_serve_it() {
+    let mut given_on = 0;
+    for seed in 1..21 {
+        for deleted in [false, true] {
+            match sim::run_relapse(seed, &Options::calm(), deleted) {
+                Ok(report) => given_on += report.counts.get("given on").copied().unwrap_or_default(),
+                Err(violation) => panic!("{violation}, deleted: {deleted}"),
+            }
+        }
+    }
+    assert!(given_on > 10, "the lock was given on {given_on} times");
+}
+
+#[test]
 fn forgetting_what_is_placed_is_found() {
     let rules = Rules { count: |_, _| {}, ..Rules::default() };
     let failure = (1..21).find_map(|seed| sim::run_burst(seed, &Options { rules, ..Options::calm() }).err());

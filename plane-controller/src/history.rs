@@ -7,6 +7,7 @@
 use crate::{
     Rules,
     log::{self, Written},
+    steady::Grants,
     view::View,
 };
 use futures_util::FutureExt;
@@ -43,6 +44,8 @@ const REPAIR_AFTER: Duration = Duration::from_millis(300);
 /// compared with the world once there is room, and locks that stay held are looked at again (`caretaker.rs`).
 const WAITING: usize = 100_000;
 
+/// How long until it is looked again whether the world is that of the server that this controller is connected to.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 /// Whoever waits for an answer goes first when a controller has read the log.
 const COMPARE_AFTER: Duration = Duration::from_secs(1);
 
@@ -154,6 +157,7 @@ pub(crate) fn none() -> Arc<Historian> {
 pub(crate) fn start(
     nats: &Nats,
     view: &Arc<View>,
+    grants: &Arc<Grants>,
     rules: Rules,
     tasks: &Tasks,
     stop: &CancellationToken,
@@ -161,7 +165,7 @@ pub(crate) fn start(
     let (doubts, queued) = (Arc::new(AtomicU64::new(0)), Arc::default());
     let writers = (0..WRITERS).map(|number| {
         let (sender, mut receiver) = mpsc::channel::<Key>(WAITING);
-        let mut writer = Writer::new(nats, view, rules, &doubts, &queued);
+        let mut writer = Writer::new(nats, view, grants, rules, &doubts, &queued);
         let stop = stop.clone();
         tasks.spawn(format!("public history {number}"), async move {
             while let Some(Some(key)) = stop.run_until_cancelled(receiver.recv()).await {
@@ -237,6 +241,7 @@ async fn compare(nats: &Nats, view: &View, historian: &Historian) {
 struct Writer {
     nats: Nats,
     view: Arc<View>,
+    grants: Arc<Grants>,
     rules: Rules,
     /// What was told last of backends that have not ended, under which sequence.
     told: HashMap<Key, (u64, BackendState)>,
@@ -250,24 +255,27 @@ impl Writer {
     fn new(
         nats: &Nats,
         view: &Arc<View>,
+        grants: &Arc<Grants>,
         rules: Rules,
         doubts: &Arc<AtomicU64>,
         queued: &Arc<Mutex<HashSet<Key>>>,
     ) -> Self {
-        let (nats, view, doubts, queued) = (nats.clone(), view.clone(), doubts.clone(), queued.clone());
-        Self { nats, view, rules, told: HashMap::new(), queued, doubted: 0, doubts }
+        let (nats, view, grants) = (nats.clone(), view.clone(), grants.clone());
+        let (doubts, queued) = (doubts.clone(), queued.clone());
+        Self { nats, view, grants, rules, told: HashMap::new(), queued, doubted: 0, doubts }
     }
 
     async fn bring_up_to_date(&mut self, key: &Key) {
         let (cluster, backend) = key;
         let mut pause = Duration::from_millis(20);
         loop {
+            let server = self.known_server().await;
             let doubts = self.doubts.load(Ordering::Acquire);
             if std::mem::replace(&mut self.doubted, doubts) != doubts {
                 self.told.clear();
             }
-            let outcome = match self.write_missing(key).await {
-                Ok(told) => self.free_lock(cluster, backend, told).await,
+            let outcome = match self.write_missing(key, &server).await {
+                Ok(told) => self.free_lock(cluster, backend, told, &server).await,
                 Err(error) => Err(error),
             };
             match outcome {
@@ -285,8 +293,31 @@ impl Writer {
         }
     }
 
+    /// Waits until the world is what the server has that this controller is connected to, and gives that server. After
+    /// a restart it may have lost what is in the world that was read before: to tell that would tell what is no longer
+    /// decided, and the sequences that were noted before may be those of other messages.
+    async fn known_server(&self) -> String {
+        loop {
+            let server = self.nats.server();
+            // In this order: the world is to be read again before its server is known.
+            if self.grants.know(&server) && self.view.is_caught_up() {
+                return server;
+            }
+            tokio::time::sleep(UNKNOWN_PAUSE).await;
+        }
+    }
+
+    /// Whether this controller is still connected to the server that something was decided on; where it is not, an error
+    /// after which all is looked at again.
+    fn is_still(&self, server: &str, subject: &str) -> Result<(), NatsError> {
+        match self.nats.server() == server {
+            true => Ok(()),
+            false => Err(NatsError::WrongSequence(subject.to_owned())),
+        }
+    }
+
     /// Writes what the public history lacks, and gives the state that it then ends with.
-    async fn write_missing(&mut self, key: &Key) -> Result<Option<BackendState>, NatsError> {
+    async fn write_missing(&mut self, key: &Key, server: &str) -> Result<Option<BackendState>, NatsError> {
         let (cluster, backend) = key;
         let history: Vec<StateSeen> = self.view.read(|world| {
             let known = world.backend(cluster, backend);
@@ -317,6 +348,7 @@ impl Writer {
                 reason: seen.reason().map(str::to_owned),
                 exit_code: seen.exit_code(),
             };
+            self.is_still(server, &subject)?;
             sequence = self.nats.publish_expecting(subject.clone(), &message, sequence).await?;
             told = Some(seen.state);
             self.told.insert(key.clone(), (sequence, seen.state));
@@ -336,6 +368,7 @@ impl Writer {
         cluster: &ClusterName,
         backend: &BackendId,
         told: Option<BackendState>,
+        server: &str,
     ) -> Result<(), NatsError> {
         let free: Vec<(LockName, u64, u64)> = self.view.read(|world| {
             let Some(known) = world.cluster(cluster) else { return Vec::new() };
@@ -353,6 +386,7 @@ impl Writer {
             held.collect()
         });
         for (name, sequence, token) in free {
+            self.is_still(server, backend.as_str())?;
             let entry = LockEntry { lock: name, holder: None, last_token: Some(token) };
             if let Written::Won(_) = log::hold(&self.nats, cluster, entry, sequence).boxed().await? {
                 tracing::debug!(%cluster, %backend, "its lock is free");

@@ -92,7 +92,7 @@ pub(crate) struct Core {
     drones: HeardDrones,
     deciding: Deciding,
     pulse: Pulse,
-    grants: Grants,
+    grants: Arc<Grants>,
     /// Something may be wrong with the log: it is looked at now.
     suspicion: Notify,
     started: Instant,
@@ -241,8 +241,9 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
     let (stop, idle) = (tasks.stop_token(), CancellationToken::new());
     let end = idle.clone().drop_guard();
     let schedules = scheduler.is_some();
+    let grants = Arc::<Grants>::default();
     let history = match schedules {
-        true => history::start(&nats, &view, rules, tasks, &idle),
+        true => history::start(&nats, &view, &grants, rules, tasks, &idle),
         false => history::none(),
     };
     let core = Arc::new(Core {
@@ -260,7 +261,7 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
         drones: HeardDrones::default(),
         deciding: Deciding::default(),
         pulse: Pulse::default(),
-        grants: Grants::default(),
+        grants,
         suspicion: Notify::new(),
         started: Instant::now(),
     });

@@ -46,8 +46,9 @@ pub(crate) async fn watch(core: Arc<Core>) {
             if up && !core.grants.know(&core.nats.server()) {
                 // A server that restarted may have lost what it acknowledged last. What of that was never read here is
                 // missed by no comparison, and what was read since may hide that something before it is gone.
-                core.grants.doubt(&core, Doubt::Possible, None);
+                // Read again first: once the server is known, the world counts as its.
                 core.view.read_again();
+                core.grants.doubt(&core, Doubt::Possible, None);
                 core.catch_up().await;
             }
             match compare(&core).await {
@@ -70,16 +71,16 @@ pub(crate) async fn watch(core: Arc<Core>) {
 
 /// Whether the log still is what was read. Where it is not, the world is dropped and the log read again.
 pub(crate) async fn compare(core: &Core) -> Result<bool, NatsError> {
-    let dropped = core.view.dropped();
+    let (dropped, server) = (core.view.dropped(), core.nats.server());
     match look(core).await? {
         Verdict::Same => Ok(true),
         Verdict::Lost(made) => {
             tracing::warn!("the state log is not what was read; reading it again");
-            core.grants.doubt(core, Doubt::Lost, made);
-            // What was compared may be gone already, and be read again.
-            if core.view.dropped() == dropped {
+            // What was compared may be gone already, and be read again; of another server it is not.
+            if core.view.dropped() == dropped || core.nats.server() != server {
                 core.view.read_again();
             }
+            core.grants.doubt(core, Doubt::Lost, made);
             Ok(false)
         }
     }

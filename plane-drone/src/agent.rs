@@ -120,6 +120,8 @@ struct Life {
     calls: Calls,
     /// How often what runs here was gathered to answer a call.
     announced: u64,
+    /// What runs here was announced, and what others have instead has been ended.
+    has_announced: bool,
 }
 
 impl Agent {

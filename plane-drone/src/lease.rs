@@ -4,11 +4,13 @@
 //! anybody else may have given it up.
 //!
 //! The lease also says which process is the drone. Nothing is said or done in the drone's name before this process holds
-//! it; `found` tells its entries apart, `keeper` writes it, `fence` says what may be served meanwhile.
+//! it; `found` tells its entries apart, `keeper` writes it, `fence` says what may be served meanwhile, `left`
+//! whether what an earlier process began may be.
 
 mod fence;
 mod found;
 mod keeper;
+mod left;
 
 pub use fence::Fence;
 pub use found::Instance;

@@ -29,6 +29,8 @@ use std::{
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 /// So long what a process sends is under way at most. It rests on what was there before.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+/// So long a controller goes on counting though it reads nothing any more: what it counts as silence may end meanwhile.
+const UNNOTICED: Duration = Duration::from_secs(3);
 /// The entry of a request's metadata that says which request it is.
 pub(super) const REQUEST: &str = "request";
 
@@ -65,7 +67,8 @@ pub(super) struct Checker {
 #[derive(Debug, Clone, Copy)]
 struct Contact {
     newest: Duration,
-    /// After it had been silent for so long that its backends may be given up.
+    /// After it had been silent for so long that its backends may be given up, or nearly: a controller whose connection
+    /// froze just before does not know that the silence has ended.
     resumed: Option<Duration>,
 }
 
@@ -233,7 +236,7 @@ impl Sim {
                     let mut checker = lock(&self.checker);
                     let before = checker.leases.get(&about.drone).copied();
                     let resumed = match before {
-                        Some(before) if now - before.newest >= patience => Some(now),
+                        Some(before) if now - before.newest + UNNOTICED >= patience => Some(now),
                         before => before.and_then(|before| before.resumed),
                     };
                     checker.leases.insert(about.drone.clone(), Contact { newest: now, resumed });

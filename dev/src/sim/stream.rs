@@ -159,6 +159,11 @@ impl Stream {
         }
     }
 
+    /// Whether anything is in it that is as old.
+    pub(super) fn has_before(&self, time: Timestamp) -> bool {
+        self.messages.first_key_value().is_some_and(|(_, oldest)| oldest.time <= time)
+    }
+
     pub(super) fn purge(&mut self, subject: &str, up_to: u64) {
         let sequences = self.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
         let doomed: Vec<u64> = sequences.iter().copied().filter(|sequence| *sequence <= up_to).collect();

@@ -68,7 +68,14 @@ impl Agent {
 
     /// An announcement has answered these.
     pub(crate) fn add_answers(&self, calls: Vec<String>) {
-        self.life().calls.answer(calls);
+        let mut life = self.life();
+        life.calls.answer(calls);
+        life.has_announced = true;
+    }
+
+    /// Whether what runs here has been announced, and what the log gives to others is ended.
+    pub(crate) fn has_announced(&self) -> bool {
+        self.life().has_announced
     }
 
     /// The calls that were answered, for the lease.

@@ -46,6 +46,12 @@ impl Fence {
         self.open_until.store(until, Ordering::Release);
     }
 
+    /// There was contact, which was begun at `sent`, but it is not known yet what may be reached: nothing is given up
+    /// meanwhile.
+    pub(super) fn spare(&self, sent: Duration, patience: Duration) {
+        self.kill_at.store(millis(sent + patience), Ordering::Release);
+    }
+
     /// The drone was given up.
     pub(super) fn close(&self) {
         self.open_until.store(0, Ordering::Release);

@@ -4,6 +4,7 @@ use super::{
     Fence,
     found::{Found, Other, Whose, judge},
     give_up_locked,
+    left::hold_their_locks,
 };
 use crate::{agent::Agent, host::HostError};
 use plane_core::{
@@ -27,7 +28,8 @@ pub(crate) async fn keep(agent: Arc<Agent>, held: oneshot::Sender<()>) {
     let stop = agent.tasks.stop_token();
     let kept = stop.run_until_cancelled(async {
         let before = patiently(&agent, || agent.host.processes()).await;
-        Keeper { agent: &agent, before, expected: 0, newest: None, held: Some(held) }.run().await
+        let keeper = Keeper { agent: &agent, before, expected: 0, newest: None, left: Left::Unknown, held: Some(held) };
+        keeper.run().await
     });
     match kept.await.unwrap_or(Kept::Stopped) {
         Kept::Stopped => {}
@@ -54,6 +56,17 @@ fn after(newest: Option<Millis>, now: Millis) -> Millis {
     newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
 }
 
+/// What an earlier process of the drone left that holds locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// The log has not been asked.
+    Unknown,
+    /// The log does not have some of it as the holder of its lock: controllers say at the announcement what is to end.
+    Doubtful,
+    /// It holds its locks, or was given up.
+    Settled,
+}
+
 struct Keeper<'a> {
     agent: &'a Agent,
     /// The processes that had this memory before.
@@ -63,6 +76,7 @@ struct Keeper<'a> {
     /// The newest time in an entry about the drone: readers of 0.3 order entries by their times, and clocks get set
     /// back.
     newest: Option<Millis>,
+    left: Left,
     /// Told at the first acknowledged write.
     held: Option<oneshot::Sender<()>>,
 }
@@ -82,7 +96,7 @@ impl Keeper<'_> {
             let again = match written {
                 Ok(sequence) => {
                     self.expected = sequence;
-                    self.fence().extend(sent, self.agent.timing.fence);
+                    self.open(sent).await;
                     if let Some(held) = self.held.take() {
                         // Nobody waits for it where the drone is being stopped.
                         let _ = held.send(());
@@ -110,6 +124,26 @@ impl Keeper<'_> {
                     () = tokio::time::sleep(self.agent.timing.lease) => {}
                 }
             }
+        }
+    }
+
+    /// There was contact: what holds locks may be reached, once it is known that what an earlier process left still does.
+    /// The lease stands by then, so nobody gives the locks to others meanwhile.
+    async fn open(&mut self, sent: Duration) {
+        let patience = self.agent.timing.fence;
+        if self.left == Left::Unknown {
+            self.fence().spare(sent, patience);
+            self.left = match hold_their_locks(self.agent).await {
+                true => Left::Settled,
+                false => Left::Doubtful,
+            };
+        }
+        if self.left == Left::Doubtful && self.agent.has_announced() {
+            self.left = Left::Settled;
+        }
+        match self.left {
+            Left::Settled => self.fence().extend(sent, patience),
+            Left::Unknown | Left::Doubtful => self.fence().spare(sent, patience),
         }
     }
 
@@ -199,9 +233,10 @@ impl Keeper<'_> {
         }
     }
 
-    async fn give_up(&self, reason: &str) {
+    async fn give_up(&mut self, reason: &str) {
         self.fence().close();
         give_up_locked(&*self.agent.host, reason).await;
+        self.left = Left::Settled;
         self.agent.report_anew();
     }
 }
