@@ -502,3 +502,40 @@ async fn an_upload_that_its_backend_stops_to_read_ends_although_it_is_answered()
         assert!(!heard.ends_with(b"0\r\n\r\n"), "it looks complete");
     }
 }
+
+/// A backend that closes with input unread resets its connection behind its last words (RFC 6455, section 7.1.7, has a
+/// server fail so), and its client may just be saying more.
+#[tokio::test]
+async fn the_last_words_of_a_backend_that_breaks_off_are_heard_while_its_client_talks() {
+    const WORDS: &[u8] = b"last words";
+    for http1 in IMPLEMENTATIONS {
+        let setting = Setting::start(http1).await;
+        for _ in 0..200 {
+            let (client, mut inner) = setting.tunnel().await;
+            let (mut reading, mut writing) = client.into_split();
+            writing.write_all(b"unread").await.unwrap();
+            inner.readable().await.unwrap();
+            let talking = async {
+                while writing.write_all(b"more").await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let listening = async {
+                let mut heard = Vec::new();
+                // How it ends is not what matters.
+                let _ = timeout(PATIENCE, reading.read_to_end(&mut heard)).await.unwrap();
+                heard
+            };
+            let ending = async {
+                says(&mut inner, WORDS).await;
+                drop(inner);
+                listening.await
+            };
+            let heard = tokio::select! {
+                heard = ending => heard,
+                () = async { talking.await; std::future::pending().await } => unreachable!(),
+            };
+            assert!(heard == WORDS, "{}", heard.escape_ascii());
+        }
+    }
+}

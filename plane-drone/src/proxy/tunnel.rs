@@ -43,6 +43,8 @@ struct Half {
     is_flushed: bool,
     has_ended: bool,
     is_shut: bool,
+    /// Whoever it goes to takes nothing any more.
+    is_broken: bool,
     /// Notes how many bytes came.
     note: fn(&Record, usize),
     /// How many times it got on.
@@ -52,34 +54,43 @@ struct Half {
 impl Half {
     fn new(early: Bytes, note: fn(&Record, usize)) -> Self {
         let pending = if early.is_empty() { Pending::None } else { Pending::Early(early) };
-        Self { pending, is_flushed: true, has_ended: false, is_shut: false, note, moves: 0 }
+        Self { pending, is_flushed: true, has_ended: false, is_shut: false, is_broken: false, note, moves: 0 }
     }
 
+    /// Moves what can be moved; ready where nothing more is to be. Whoever takes nothing any more may have said something
+    /// before, so that the other direction goes on.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or may not.
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, passage: &Passage) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         for _ in 0..TURN {
-            ready!(self.poll_write(cx, to))?;
-            if self.has_ended {
-                if !self.is_shut {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                    self.is_shut = true;
-                }
+            if self.is_broken || ready!(self.poll_out(cx, to)).is_err() {
+                self.is_broken = true;
+                self.pending = Pending::None;
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_shut {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = Buffer::take();
             let mut read = ReadBuf::new(&mut buffer);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Ready(outcome) => outcome?,
-                Poll::Pending => {
-                    if !self.is_flushed {
-                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                Poll::Pending if self.is_flushed => return Poll::Pending,
+                Poll::Pending => match ready!(Pin::new(&mut *to).poll_flush(cx)) {
+                    Ok(()) => {
                         self.is_flushed = true;
+                        return Poll::Pending;
                     }
-                    return Poll::Pending;
-                }
+                    Err(_) => {
+                        self.is_broken = true;
+                        continue;
+                    }
+                },
             }
             // What is read once the fence is closed goes nowhere.
             if passage.is_fenced() {
@@ -101,6 +112,16 @@ impl Half {
     /// Whether what was read cannot be written yet, so that nothing is read.
     fn is_held_up(&self) -> bool {
         !matches!(self.pending, Pending::None)
+    }
+
+    /// Writes what was read, and the end where that has come.
+    fn poll_out<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(cx, to))?;
+        if self.has_ended && !self.is_shut {
+            ready!(Pin::new(to).poll_shutdown(cx))?;
+            self.is_shut = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
@@ -174,7 +195,7 @@ where
             }
             is_held_up.set(up.is_held_up() || down.is_held_up());
             // A client that is gone waits for nothing. Where the backend has ended, it may have ended too, in order.
-            if up.is_held_up() && !is_down_done && client.left() == Left::Whole {
+            if up.is_held_up() && (!is_down_done || down.is_broken) && client.left() == Left::Whole {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             let has_left =
