@@ -248,6 +248,11 @@ fn files_for(sockets: u64, streams: u64) -> u64 {
     2 * sockets - streams + streams.div_ceil(STREAMS) + OTHER_FILES
 }
 
+/// How many connections clients have open then, with room for others.
+fn clients_for(sockets: u64, streams: u64) -> u64 {
+    sockets - streams + streams.div_ceil(STREAMS) + OTHER_FILES / 4
+}
+
 /// The fewest streams with which that is not more than `files`.
 fn fewest_streams(sockets: u64, files: u64) -> Result<u64> {
     let fits = (0..=sockets).find(|streams| files_for(sockets, *streams) <= files);
@@ -278,7 +283,8 @@ async fn main() -> Result<()> {
         count - streams,
         if secure { "through TLS" } else { "in the open" }
     );
-    let proxy = format!("limits.connections = {}\n", count + OTHER_FILES);
+    // What clients may not have open is left for backends.
+    let proxy = format!("limits.connections = {}\n", clients_for(count, streams));
     let cluster = Cluster::start_as(Settings { https: secure, proxy, ..Settings::default() }).await?;
     let drone = &cluster.drones[0];
     let mut door = Door { address: drone.proxy, tls: None, shared: Vec::new(), streams };
