@@ -35,6 +35,10 @@ pub(super) fn lead<B>(
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     // Asterisk-form (RFC 9112, section 3.2.4) is about the server as a whole.
     let path = if path.starts_with('/') { path } else { "/" };
+    // The library takes raw UTF-8, which is no URI (RFC 3986, section 2) and which browsers do not send.
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Refusal::Malformed);
+    }
     let host = authority.host();
     // The library takes an address of version 6 also where it stands before or behind other text, and cuts there.
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
@@ -95,6 +99,7 @@ mod tests {
             let request = Request::get("/").header("host", host).body(()).unwrap();
             assert_eq!(answer(&request, true, 443).status(), StatusCode::BAD_REQUEST, "{host}");
         }
+        assert_eq!(asked("/\u{2cd}", "b.plane.test", 443), (400, None));
         let named = asked("/", "user@evil.test", 443);
         assert_eq!(named.1.as_deref(), Some("https://evil.test/"));
     }
