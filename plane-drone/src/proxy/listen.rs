@@ -32,10 +32,11 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections that wait in the kernel to be taken, for each data thread.
 const BACKLOG: i32 = 4096;
-/// A silent client is probed after this long, this often, and given up after so many probes without an answer.
+/// A silent client is probed after this long and up to a minute more, this often and up to 7 s more, and given up after so
+/// many probes without an answer.
 const SILENCE: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
-const PROBES: u32 = 4;
+const PROBES: u32 = 5;
 /// The pause after a connection could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// That is said so often at most.
@@ -301,7 +302,36 @@ async fn preface(worker: &Worker, stream: &mut TcpStream, peer: SocketAddr) -> R
 
 /// Has the kernel find out when a client is gone without a word: a WebSocket from a machine that sleeps would keep its
 /// backend for ever.
+///
+/// Connections that were opened together are not probed together. The kernel's timers of a minute are seconds coarse, and
+/// thousands of probes at one moment are more than it queues for containers and the loopback (`net.core.netdev_max_backlog`):
+/// they would be lost, each time the same, and sockets that live be given up.
 pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    let probing = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
+    let (silence, every) = probing(stream.local_addr()?.port() ^ stream.peer_addr()?.port());
+    let probing = TcpKeepalive::new().with_time(silence).with_interval(every).with_retries(PROBES);
     SockRef::from(stream).set_tcp_keepalive(&probing)
+}
+
+/// After how long a silent connection is probed, and how often then; spread by its ports, near ones too.
+fn probing(ports: u16) -> (Duration, Duration) {
+    // Multiplicative hashing: the upper bits of the product depend on all of the number.
+    let spread = u32::from(ports).wrapping_mul(0x9E37_79B9);
+    let (silence, every) = (u64::from(spread >> 26), u64::from(spread >> 23 & 7));
+    (SILENCE + Duration::from_secs(silence), PROBE_EVERY + Duration::from_secs(every))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn connections_that_are_opened_together_are_not_probed_together() {
+        let mut at = BTreeMap::<_, usize>::new();
+        for port in (32768..52768).step_by(2) {
+            *at.entry(probing(port ^ 8080).0).or_default() += 1;
+        }
+        // Ten thousand, so that in no second there are much more than their share of the minute.
+        assert!(at.len() >= 60 && at.values().all(|count| *count < 250), "{at:?}");
+    }
 }
