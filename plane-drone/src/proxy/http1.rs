@@ -8,7 +8,8 @@
 //! A connection is `serve`d: its heads are read, `decide` says what becomes of each request, and an `exchange` carries a
 //! request to its backend, through a socket of the `pool`, and the answer back, both at once. `body` passes bodies from
 //! one framing to another within the buffers that they came in, `outgoing` is what waits to be written, `own` is what we
-//! answer ourselves, `client` is how requests over HTTP/2 are sent on, `date` is what time it is, `pace` ends what takes too long, and `cut` what must not look whole.
+//! answer ourselves, `client` is how requests over HTTP/2 are sent on, `date` is what time it is, `pace` ends what takes
+//! too long, and `cut` what must not look whole.
 
 mod body;
 mod chunk;
