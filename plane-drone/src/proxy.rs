@@ -5,10 +5,11 @@
 //! that is configured (`tls`) and is then served (`http1`, `http2`, or `serve` with the hyper library); what is known of
 //! it while it is open is in `connection`. A request (`exchange`) is admitted (`admission`: its address, the routes, the
 //! backend's token in `auth`), rewritten (`request`), and sent to its backend (`upstream`, through connections of the
-//! `pool`); `hints` are what a backend says before its answer, which is `theirs`. A `passage` keeps the backend counted as in use until the
-//! last byte. Upgraded connections go through a `tunnel`. Where a request ends early, `refusal` says how. What became of
-//! each request (`outcome`) is noted in its `record`, and goes to the `counters` and the `access_log`. Where there is TLS,
-//! requests in the open are led there (`redirect`). Time-outs rest on a coarse clock (`timers`). Routes are only read here.
+//! `pool`); `hints` are what a backend says before its answer, which is `theirs`. A `passage` keeps the backend
+//! counted as in use until the last byte. Upgraded connections go through a `tunnel`. Where a request ends early,
+//! `refusal` says how. What became of each request (`outcome`) is noted in its `record`, and goes to the `counters`
+//! and the `access_log`. Where there is TLS, requests in the open are led there (`redirect`). Time-outs rest on a
+//! coarse clock (`timers`). Routes are only read here.
 
 mod access_log;
 mod admission;
