@@ -5,6 +5,7 @@
 
 mod forget;
 mod lists;
+mod table;
 mod view;
 
 #[cfg(test)]
@@ -130,8 +131,8 @@ impl World {
         let (name, _) = self.clusters.get_key_value(text.cluster)?;
         let name = name.clone();
         let cluster = self.clusters.get_mut(text.cluster)?;
-        let backend = match cluster.backends.get_key_value(text.backend) {
-            Some((known, _)) => known.clone(),
+        let backend = match cluster.backends.known(text.backend) {
+            Some(known) => known.clone(),
             None => text.backend.parse().ok()?,
         };
         cluster.reduce_backend(&backend, text.message, entry.sequence, time);
@@ -152,8 +153,8 @@ impl World {
             EntryBody::DroneMessage(entry) => cluster.reduce_drone(name, entry, sequence, time),
             EntryBody::BackendMessage(entry) => {
                 // One copy of its id, however often the log names it.
-                let known = cluster.backends.get_key_value(&entry.backend);
-                let backend = known.map_or(entry.backend, |(known, _)| known.clone());
+                let known = cluster.backends.known(entry.backend.as_str()).cloned();
+                let backend = known.unwrap_or(entry.backend);
                 cluster.reduce_backend(&backend, entry.message, sequence, time);
                 Change::Backend(name, backend)
             }
@@ -244,30 +245,28 @@ impl Cluster {
     }
 
     fn reduce_backend(&mut self, id: &BackendId, message: BackendMessage, sequence: u64, time: Timestamp) {
-        let message = match (message, self.backends.get_mut(id).filter(|backend| backend.assignment.is_some())) {
+        let message = match (message, self.backends.get_mut(id.as_str()).filter(|backend| backend.assignment.is_some()))
+        {
             // The most common entry changes none of the lists.
             (BackendMessage::State(reached), Some(backend)) if !reached.state.is_final() => {
                 return backend.reach(reached, sequence, time);
             }
             (other, _) => other,
         };
-        let known = self.backends.get(id);
+        let known = self.backends.get(id.as_str());
         let accepts = |new| known.is_some_and(|backend| backend.accepts(new));
         // An acceptance changes only one of the lists.
         let (accepted, relist) = match &message {
             BackendMessage::Assignment(new) if accepts(new) => (true, false),
             BackendMessage::Assignment(_) | BackendMessage::State(_) => (false, true),
         };
-        if let Some(before) = known.filter(|_| relist).and_then(|backend| Listing::of(backend)) {
+        if let Some(before) = known.filter(|_| relist).and_then(Listing::of) {
             self.unlist(id, before);
         }
         if accepted {
             self.unaccepted.remove(id);
         }
-        let backend = match self.backends.get_mut(id) {
-            Some(backend) => backend,
-            None => self.backends.entry(id.clone()).or_default(),
-        };
+        let backend = self.backends.get_or_default(id);
         match message {
             BackendMessage::Assignment(assignment) => {
                 // One copy of a drone's id, however many backends it has.

@@ -36,7 +36,7 @@ impl World {
         for (name, cluster) in &mut self.clusters {
             while cluster.ended.first().is_some_and(|(time, _)| is_old(time)) {
                 let Some((_, id)) = cluster.ended.pop_first() else { break };
-                let Some(backend) = cluster.backends.remove(&id) else { continue };
+                let Some(backend) = cluster.backends.remove(id.as_str()) else { continue };
                 let (ends, ways): (Vec<_>, Vec<_>) = backend.states.iter().partition(|seen| seen.state.is_final());
                 let state = |seen: &&StateSeen| (state_subject(name, &id, seen.state), seen.sequence);
                 let assignment = backend.assignment.as_ref();

@@ -1,5 +1,6 @@
 //! What the world consists of.
 
+use super::table::Table;
 use crate::{
     id::{BackendId, BearerToken, DroneId, LockName},
     message::{
@@ -23,8 +24,7 @@ pub struct Cluster {
     pub locks: HashMap<LockName, Lock>,
     /// The newest challenge values.
     pub acme: Vec<String>,
-    // Boxed: a table of pointers grows without moving backends about.
-    pub(super) backends: HashMap<BackendId, Box<Backend>>,
+    pub(super) backends: Table,
     pub(super) loads: HashMap<DroneId, Load>,
     pub(super) unaccepted: HashSet<BackendId>,
     /// What has ended, and when.
@@ -317,17 +317,17 @@ impl Backend {
 impl Cluster {
     /// One backend.
     pub fn backend(&self, id: &BackendId) -> Option<&Backend> {
-        self.backends.get(id).map(|backend| &**backend)
+        self.backends.get(id.as_str())
     }
 
     /// The backend that goes by this name, which need not be one that a backend can have.
     pub fn backend_named(&self, name: &str) -> Option<&Backend> {
-        self.backends.get(name).map(|backend| &**backend)
+        self.backends.get(name)
     }
 
     /// Its backends, in no particular order.
     pub fn backends(&self) -> impl Iterator<Item = (&BackendId, &Backend)> {
-        self.backends.iter().map(|(id, backend)| (id, &**backend))
+        self.backends.iter()
     }
 
     /// How many backends are known.
