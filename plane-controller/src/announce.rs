@@ -109,9 +109,14 @@ fn claim(world: &World, cluster: &ClusterName, announced: &AnnouncedBackend) -> 
     }
 }
 
-/// What is announced, as the public history has it: an end that was told stays, also where the log has lost it.
-pub fn as_told(announced: &AnnouncedBackend, told: Option<&PublicStatus>) -> Option<AnnouncedBackend> {
-    let end = told.filter(|told| told.state.is_final())?;
+/// What is announced, as the public history has it: an end that was told stays, also where the log has lost it. That of
+/// a backend of another cluster with the same id is not its end.
+pub fn as_told(
+    cluster: &ClusterName,
+    announced: &AnnouncedBackend,
+    told: Option<&PublicStatus>,
+) -> Option<AnnouncedBackend> {
+    let end = told.filter(|told| told.cluster == *cluster && told.state.is_final())?;
     Some(AnnouncedBackend { state: end.state, time: end.time, ..announced.clone() })
 }
 
@@ -183,7 +188,7 @@ async fn enter(
         let writes = !matches!(verdict, Verdict::Known(_) | Verdict::Lost);
         if writes && !std::mem::replace(&mut compared, true) {
             let told = history::told(&core.nats, backend).await.map_err(|e| unavailable(&e))?;
-            if let Some(ended) = as_told(&announced, told.as_ref()) {
+            if let Some(ended) = as_told(cluster, &announced, told.as_ref()) {
                 announced = ended;
                 continue;
             }

@@ -13,7 +13,7 @@ use plane_core::{
     message::{
         backend::BackendState,
         drone::DroneState,
-        state::{Assignment, HeldLock, Lease, LockEntry, Millis, ReachedState, StateEntry},
+        state::{Assignment, HeldLock, Lease, LockEntry, ReachedState, StateEntry},
     },
     nats::NatsError,
     world::{Assigned, Cluster, Drone},
@@ -81,7 +81,7 @@ fn look(core: &Core, now: Duration, since: Duration, unaccepted: &mut Unaccepted
         for (name, cluster) in world.clusters() {
             for (id, drone) in &cluster.drones {
                 let read = core.view.lease_read(name, id).unwrap_or_default().max(since);
-                look_at_drone(core, name, cluster, id, drone, now.saturating_sub(read), &mut due);
+                look_at_drone(&core.timing, name, cluster, id, drone, now.saturating_sub(read), &mut due);
             }
             let mut waiting: Vec<&BackendId> = cluster.unaccepted().collect();
             waiting.sort();
@@ -128,7 +128,7 @@ fn unexplained_hold(cluster: &Cluster, name: ClusterName, lock: LockName) -> Opt
 }
 
 fn look_at_drone(
-    core: &Core,
+    timing: &Timing,
     name: &ClusterName,
     cluster: &Cluster,
     id: &DroneId,
@@ -136,10 +136,11 @@ fn look_at_drone(
     silent: Duration,
     due: &mut Vec<Due>,
 ) {
-    let timing = &core.timing;
     let state = drone.state().map(|reached| reached.state);
     if !drone.is_lost() {
-        if silent >= timing.lost && (drone.meta.is_some() || cluster.load(id).is_some()) {
+        // Also one that took a lease and never came to register.
+        let told = drone.meta.is_some() || drone.keep_alive.is_some();
+        if silent >= timing.lost && (told || cluster.load(id).is_some()) {
             let sequence = drone.keep_alive.as_ref().map_or(0, |lease| lease.sequence);
             due.push(Due::GiveUp(name.clone(), id.clone(), sequence));
         }
@@ -190,31 +191,21 @@ fn is_still_lost(core: &Core, name: &ClusterName, backend: &BackendId, due: &Due
     still.as_ref() == Some(due)
 }
 
-/// The newest time in the entries about a drone; what is written next must be above it.
-fn newest_timestamp(drone: &Drone) -> Option<Millis> {
-    let state = drone.state().map(|reached| reached.timestamp);
-    state.max(drone.keep_alive.as_ref().map(|lease| lease.timestamp))
-}
-
 async fn act(core: &Core, due: &Due) -> Result<(), NatsError> {
-    let now = core.clock.wall().as_millisecond();
     match due {
         Due::GiveUp(cluster, drone, expected) => {
             let lease = Lease { lost: true, ..Lease::default() };
-            let newest = core.view.read(|world| newest_timestamp(world.drone(cluster, drone)?));
-            let timestamp = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
-            let entry = StateEntry::lease(cluster.clone(), drone.clone(), timestamp, lease);
+            let entry = StateEntry::lease(cluster.clone(), drone.clone(), log::time_for(core, cluster, drone), lease);
             if let Written::Won(_) = log::write(&core.nats, &entry, *expected).await? {
                 tracing::warn!(%cluster, %drone, "the drone is lost: its lease was not renewed");
             }
             Ok(())
         }
-        Due::DroneLost(cluster, drone) => {
-            log::enter_drone_state(&core.nats, &core.clock, cluster, drone, DroneState::Lost).await
-        }
+        Due::DroneLost(cluster, drone) => log::enter_drone_state(core, cluster, drone, DroneState::Lost).await,
         Due::BackendLost(cluster, backend, _) if !is_still_lost(core, cluster, backend, due) => Ok(()),
         Due::BackendLost(cluster, backend, reason) => {
             let newest = core.view.read(|world| world.backend(cluster, backend)?.newest_timestamp());
+            let now = core.clock.wall().as_millisecond();
             let timestamp = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
             let reason = Some((*reason).to_owned());
             let reached = ReachedState { state: BackendState::Lost, timestamp, reason, exit_code: None };
@@ -258,6 +249,20 @@ mod tests {
         message::state::{BackendMessage, DroneMessage},
         world::{Entry, World},
     };
+
+    #[test]
+    fn a_drone_that_never_came_to_register_is_given_up_too() {
+        let timing = SchedulerConfig::default().timing();
+        let (name, id): (ClusterName, DroneId) = ("plane.test".parse().unwrap(), "d".parse().unwrap());
+        let lease = StateEntry::lease(name.clone(), id.clone(), 1, Lease::default());
+        let (subject, payload) = (lease.subject(), serde_json::to_vec(&lease).unwrap().into());
+        let mut world = World::default();
+        world.apply(&Entry { subject, sequence: 7, time: Timestamp::UNIX_EPOCH, payload }).unwrap();
+        let cluster = world.cluster(&name).unwrap();
+        let mut due = Vec::new();
+        look_at_drone(&timing, &name, cluster, &id, &cluster.drones[&id], timing.lost, &mut due);
+        assert_eq!(due, [Due::GiveUp(name, id, 7)]);
+    }
 
     #[test]
     fn a_backend_whose_drone_has_come_back_is_not_lost() {

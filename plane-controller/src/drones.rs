@@ -213,10 +213,10 @@ async fn write_all(core: &Core, first: Writing) {
 async fn write(core: &Core, cluster: &ClusterName, drone: &DroneId, due: Vec<Due>) {
     for due in due {
         let written = match due {
-            Due::State(state) => log::enter_drone_state(&core.nats, &core.clock, cluster, drone, state).await,
+            Due::State(state) => log::enter_drone_state(core, cluster, drone, state).await,
             Due::Lease(expected) => {
-                let now = core.clock.wall().as_millisecond();
-                let entry = StateEntry::lease(cluster.clone(), drone.clone(), now, Lease::default());
+                let time = log::time_for(core, cluster, drone);
+                let entry = StateEntry::lease(cluster.clone(), drone.clone(), time, Lease::default());
                 log::write(&core.nats, &entry, expected).await.map(|_| ())
             }
         };

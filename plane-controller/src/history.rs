@@ -167,7 +167,7 @@ pub(crate) fn start(
         let (sender, mut receiver) = mpsc::channel::<Key>(WAITING);
         let mut writer = Writer::new(nats, view, grants, rules, &doubts, &queued);
         let stop = stop.clone();
-        tasks.spawn(format!("public history {number}"), async move {
+        tasks.spawn_essential(format!("public history {number}"), async move {
             while let Some(Some(key)) = stop.run_until_cancelled(receiver.recv()).await {
                 // From here on it may come again: what is looked at now may be old by then.
                 lock(&writer.queued).remove(&key);
@@ -183,7 +183,7 @@ pub(crate) fn start(
     let (own, waiting) = (Mutex::default(), Mutex::default());
     let historian = Arc::new(Historian { writers, later, own, waiting, queued, compare: Notify::new(), doubts });
     let (due, halt) = (historian.clone(), stop.clone());
-    tasks.spawn("public history, a little later", async move {
+    tasks.spawn_essential("public history, a little later", async move {
         while let Some(Some((at, key))) = halt.run_until_cancelled(delayed.recv()).await {
             if halt.run_until_cancelled(tokio::time::sleep_until(at)).await.is_none() {
                 return;
@@ -193,7 +193,7 @@ pub(crate) fn start(
         }
     });
     let (comparer, nats, view, stop) = (historian.clone(), nats.clone(), view.clone(), stop.clone());
-    tasks.spawn("compare public histories", async move {
+    tasks.spawn_essential("compare public histories", async move {
         while stop.run_until_cancelled(comparer.compare.notified()).await.is_some() {
             let comparing = async {
                 tokio::time::sleep(COMPARE_AFTER).await;
@@ -216,17 +216,18 @@ async fn compare(nats: &Nats, view: &View, historian: &Historian) {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let mut told: HashMap<BackendId, BackendState> = HashMap::new();
+    let mut told: HashMap<BackendId, (ClusterName, BackendState)> = HashMap::new();
     while let Event::Entry(entry) = replay.next().await {
         if let Ok(status) = serde_json::from_slice::<PublicStatus>(&entry.payload) {
-            told.insert(status.backend, status.state);
+            told.insert(status.backend, (status.cluster, status.state));
         }
     }
     let mut behind: VecDeque<Key> = view.read(|world| {
         let all = world.clusters().flat_map(|(name, cluster)| {
+            let is_told = |id, state| told.get(id).is_some_and(|(of, told)| (of, *told) == (name, state));
             let lagging = cluster
                 .backends()
-                .filter(|(id, backend)| backend.state().is_some_and(|state| told.get(*id) != Some(&state)));
+                .filter(move |(id, backend)| backend.state().is_some_and(|state| !is_told(*id, state)));
             lagging.map(|(id, _)| (name.clone(), id.clone()))
         });
         all.collect()

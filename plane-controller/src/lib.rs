@@ -291,7 +291,7 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     let tasks = &core.tasks;
     patiently("waiting for JetStream", || core.make_streams()).await;
     let purge = purge::start(&core.nats, tasks);
-    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, tasks, core.idle.clone()).await?;
+    follow(core, purge).await;
     core.catch_up().await;
     patiently("waiting for the state log", || async {
         core.make_streams().await?;
@@ -315,15 +315,20 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     Ok(serving)
 }
 
+async fn follow(core: &Core, purge: purge::Purger) {
+    let replay = patiently("waiting for the state log", || core.nats.replay(StreamName::State, view::FOLLOWED)).await;
+    view::follow(replay, core.view.clone(), core.history.clone(), purge, &core.tasks, core.idle.clone());
+}
+
 /// Starts what a controller does that only serves names: it reads the log, and takes challenge values into it.
 async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     patiently("waiting for the state log, which a controller with [scheduler] makes", || core.make_streams()).await;
     // Those that schedule purge.
     let purge = purge::Purger::none();
-    view::follow(&core.nats, core.view.clone(), core.history.clone(), purge, &core.tasks, core.idle.clone()).await?;
+    follow(core, purge).await;
     core.catch_up().await;
     // It grants no locks, so it need not know whether the log lacks something from before.
-    let info = core.nats.info(StreamName::State).await?;
+    let info = patiently("waiting for the state log", || core.nats.info(StreamName::State)).await;
     core.grants.vouch(core.nats.server(), info.map(|info| info.created));
     core.tasks.spawn_essential("watch the log", loss::watch(core.clone()));
     match core.zone {
@@ -332,10 +337,13 @@ async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     }
 }
 
-async fn patiently<F: Future<Output = Result<(), NatsError>>>(what: &str, attempt: impl Fn() -> F) {
+async fn patiently<T, F: Future<Output = Result<T, NatsError>>>(what: &str, attempt: impl Fn() -> F) -> T {
     let mut pause = Duration::from_millis(100);
-    while let Err(error) = attempt().await {
-        tracing::warn!(%error, "{what}");
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => tracing::warn!(%error, "{what}"),
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
     }

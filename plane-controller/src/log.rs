@@ -1,16 +1,17 @@
 //! Writing decisions into the state log.
 
+use crate::Core;
 use plane_core::{
-    clock::Clock,
     id::{BackendId, ClusterName, DroneId, LockName},
     message::{
         drone::DroneState,
         state::{
-            Assignment, BackendMessage, DroneMessage, EntryBody, LockEntry, ReachedState, StateEntry,
+            Assignment, BackendMessage, DroneMessage, EntryBody, LockEntry, Millis, ReachedState, StateEntry,
             assignment_subject, lock_subject,
         },
     },
     nats::{Nats, NatsError, StreamName},
+    world::Drone,
 };
 
 /// What came of a compare-and-set.
@@ -114,14 +115,21 @@ pub(crate) async fn lock_entry(
     }
 }
 
+/// The time of the next entry about a drone: above that of all that has been read.
+pub(crate) fn time_for(core: &Core, cluster: &ClusterName, drone: &DroneId) -> Millis {
+    let newest = core.view.read(|world| world.drone(cluster, drone).and_then(Drone::newest_timestamp));
+    let now = core.clock.wall().as_millisecond();
+    newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
+}
+
 /// Puts a drone's state into the log, unless the log has it already. Of several controllers one writes it.
 pub(crate) async fn enter_drone_state(
-    nats: &Nats,
-    clock: &Clock,
+    core: &Core,
     cluster: &ClusterName,
     drone: &DroneId,
     state: DroneState,
 ) -> Result<(), NatsError> {
+    let nats = &core.nats;
     let any = format!("state.cluster.{}.drone.{drone}.status.*", cluster.subject_token());
     let newest = nats.last(StreamName::State, &any).await?.and_then(|stored| {
         let entry: StateEntry = serde_json::from_slice(&stored.payload).ok()?;
@@ -136,8 +144,8 @@ pub(crate) async fn enter_drone_state(
     if newest.is_some_and(|(known, _)| known == state) {
         return Ok(());
     }
-    let now = clock.wall().as_millisecond();
-    let timestamp = newest.map_or(now, |(_, newest)| now.max(newest.saturating_add(1)));
+    let read = time_for(core, cluster, drone);
+    let timestamp = newest.map_or(read, |(_, newest)| read.max(newest.saturating_add(1)));
     let entry = StateEntry::drone(cluster.clone(), drone.clone(), DroneMessage::State { timestamp, state });
     let last = nats.last(StreamName::State, &entry.subject()).await?.map_or(0, |stored| stored.sequence);
     if let Written::Won(_) = write(nats, &entry, last).await? {

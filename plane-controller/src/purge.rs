@@ -34,7 +34,7 @@ impl Purger {
 pub(crate) fn start(nats: &Nats, tasks: &Tasks) -> Purger {
     let (sender, receiver) = mpsc::channel(WAITING);
     let (nats, stop) = (nats.clone(), tasks.stop_token());
-    tasks.spawn("purge", async move {
+    tasks.spawn_essential("purge", async move {
         let coming = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
         let purging = coming.for_each_concurrent(AT_ONCE, move |forgotten| purge(nats.clone(), forgotten));
         stop.run_until_cancelled(purging).await;

@@ -20,7 +20,7 @@ use crate::{
 use decision::{Decided, Outcome, decide};
 use id::id_for;
 use plane_core::{
-    id::BackendId,
+    id::{BackendId, ClusterName},
     message::{
         Answer, Fault, FaultCode,
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse},
@@ -85,7 +85,7 @@ async fn schedule(core: Arc<Core>, request: ScheduleRequest, deadline: Instant) 
     loop {
         let mut waiting = Waiting::begin(core, &request.cluster, &lock);
         match core.view.read(|world| standing(world, &request.cluster, &lock)) {
-            Standing::Held { backend, .. } if is_told_to_have_ended(core, &backend).await => {}
+            Standing::Held { backend, .. } if is_told_to_have_ended(core, &request.cluster, &backend).await => {}
             Standing::Held { backend, drone, bearer_token } => {
                 // What its name rests on has been read.
                 core.answerable(0, deadline).await?;
@@ -110,7 +110,7 @@ async fn fetch(core: Arc<Core>, request: FetchRequest, deadline: Instant) -> Ans
     loop {
         let mut waiting = Waiting::begin(core, &request.cluster, &request.lock);
         match core.view.read(|world| standing(world, &request.cluster, &request.lock)) {
-            Standing::Held { backend, .. } if is_told_to_have_ended(core, &backend).await => {}
+            Standing::Held { backend, .. } if is_told_to_have_ended(core, &request.cluster, &backend).await => {}
             Standing::Held { backend, drone, bearer_token } => {
                 // What its name rests on has been read.
                 core.answerable(0, deadline).await?;
@@ -127,9 +127,9 @@ async fn fetch(core: Arc<Core>, request: FetchRequest, deadline: Instant) -> Ans
 
 /// Whether the public history says that a backend has ended, which this controller may not have read yet: whoever knows
 /// of the end and asks again is not sent to that backend. Where the history cannot be asked, what was read counts.
-async fn is_told_to_have_ended(core: &Core, backend: &BackendId) -> bool {
+async fn is_told_to_have_ended(core: &Core, cluster: &ClusterName, backend: &BackendId) -> bool {
     let told = history::told(&core.nats, backend).await;
-    told.is_ok_and(|told| told.is_some_and(|status| status.state.is_final()))
+    told.is_ok_and(|told| told.is_some_and(|status| status.cluster == *cluster && status.state.is_final()))
 }
 
 async fn caught_up(core: &Core, deadline: Instant) -> Result<(), Fault> {

@@ -10,9 +10,9 @@ use plane_core::{
     clock::Clock,
     id::{BackendId, ClusterName, DroneId, LockName},
     message::state::HEARTBEAT_SUBJECT,
-    nats::{Event, Nats, NatsError, StreamName},
+    nats::{Event, Replay},
     task::Tasks,
-    world::{Change, Entry, Forgotten, World},
+    world::{Change, Entry, Forgotten, Past, World},
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -26,6 +26,8 @@ use tell::News;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+/// The subjects that the world is read from.
+pub(crate) const FOLLOWED: &str = "state.>";
 /// How many entries are taken into the world at once, where so many have come. Whoever looks at the world waits for
 /// them, some 100 µs at most, and signals are looked for after them.
 const ENTRIES_AT_ONCE: usize = 64;
@@ -229,6 +231,11 @@ impl View {
         for (cluster, drone) in renewed {
             reading.leases.entry(cluster).or_default().insert(drone, now);
         }
+        for gone in &forgotten {
+            if let (Past::Drone(drone), Some(leases)) = (&gone.what, reading.leases.get_mut(&gone.cluster)) {
+                leases.remove(drone);
+            }
+        }
         drop(reading);
         if telling {
             self.read_to.send_replace(sequence);
@@ -244,15 +251,14 @@ impl View {
 }
 
 /// Follows the log until `stop`. What is forgotten goes to `purge`.
-pub(crate) async fn follow(
-    nats: &Nats,
+pub(crate) fn follow(
+    mut replay: Replay,
     view: Arc<View>,
     history: Arc<Historian>,
     purge: Purger,
     tasks: &Tasks,
     stop: CancellationToken,
-) -> Result<(), NatsError> {
-    let mut replay = nats.replay(StreamName::State, "state.>").await?;
+) {
     tasks.spawn_essential("follow the state log", async move {
         let mut entries = Vec::with_capacity(ENTRIES_AT_ONCE);
         loop {
@@ -284,7 +290,6 @@ pub(crate) async fn follow(
             }
         }
     });
-    Ok(())
 }
 
 #[cfg(test)]

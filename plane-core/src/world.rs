@@ -11,7 +11,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use forget::Forgotten;
+pub use forget::{Forgotten, Past};
 pub use view::{Assigned, Backend, Cluster, Drone, DroneMeta, KeepAlive, Load, Lock, Reached, StateSeen};
 
 use crate::{

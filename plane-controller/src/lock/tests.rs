@@ -176,6 +176,8 @@ fn an_end_that_was_told_stays() {
         (Exited, Some(told(Lost)), Some(ended(Lost, told(Lost).time))),
     ];
     for (state, told, expected) in table {
-        assert_eq!(as_told(&announced(state, true), told.as_ref()), expected, "{state} {told:?}");
+        assert_eq!(as_told(&cluster(), &announced(state, true), told.as_ref()), expected, "{state} {told:?}");
     }
+    let elsewhere = PublicStatus { cluster: "other.test".parse().unwrap(), ..told(Lost) };
+    assert_eq!(as_told(&cluster(), &announced(Ready, true), Some(&elsewhere)), None);
 }

@@ -3,7 +3,7 @@
 use super::{Event, Nats, NatsError, StreamName};
 use crate::{
     message::backend::{LogLine, PublicStatus},
-    world::{Forgotten, UnreadableEntry, World},
+    world::{Forgotten, Past, UnreadableEntry, World},
 };
 use jiff::SignedDuration;
 
@@ -33,9 +33,9 @@ impl Nats {
         }
         for forgotten in world.take_forgotten() {
             if self.purge_forgotten(&forgotten).await? {
-                match forgotten.backend {
-                    Some(_) => cleaned.backends += 1,
-                    None => cleaned.drones_and_locks += 1,
+                match forgotten.what {
+                    Past::Backend(_) => cleaned.backends += 1,
+                    Past::Drone(_) | Past::Lock => cleaned.drones_and_locks += 1,
                 }
             }
         }
@@ -53,7 +53,7 @@ impl Nats {
         if self.get(StreamName::State, *last).await?.is_none() {
             return Ok(false);
         }
-        if let Some(backend) = &forgotten.backend {
+        if let Past::Backend(backend) = &forgotten.what {
             let subjects = [
                 (StreamName::Status, PublicStatus::subject_of(backend)),
                 (StreamName::Logs, LogLine::subject_of(backend)),

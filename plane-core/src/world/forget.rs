@@ -4,7 +4,7 @@
 
 use super::{StateSeen, World};
 use crate::{
-    id::{BackendId, ClusterName},
+    id::{BackendId, ClusterName, DroneId},
     message::state::{
         assignment_subject, drone_state_subject, keep_alive_subject, lock_subject, meta_subject, state_subject,
     },
@@ -16,11 +16,22 @@ use jiff::Timestamp;
 pub struct Forgotten {
     /// Its cluster.
     pub cluster: ClusterName,
-    /// The backend, where it is one: its public history and its logs go too.
-    pub backend: Option<BackendId>,
+    /// What it was.
+    pub what: Past,
     /// Its entries in the state log, subject and sequence, in the order in which they go: what says that it is over goes
     /// last, so that what an interrupted purge leaves is over too.
     pub entries: Vec<(String, u64)>,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Past {
+    /// A backend: its public history and its logs go too.
+    Backend(BackendId),
+    /// A drone.
+    Drone(DroneId),
+    /// A lock.
+    Lock,
 }
 
 impl World {
@@ -42,7 +53,7 @@ impl World {
                 let assignment = backend.assignment.as_ref();
                 let assignment = assignment.map(|assigned| (assignment_subject(name, &id), assigned.sequence));
                 let entries = ways.iter().map(state).chain(assignment).chain(ends.iter().map(state)).collect();
-                self.forgotten.push(Forgotten { cluster: name.clone(), backend: Some(id), entries });
+                self.forgotten.push(Forgotten { cluster: name.clone(), what: Past::Backend(id), entries });
             }
             while cluster.gone.first().is_some_and(|(time, _)| is_old(time)) {
                 let Some((_, id)) = cluster.gone.pop_first() else { break };
@@ -52,13 +63,13 @@ impl World {
                 let lease = drone.keep_alive.as_ref().map(|lease| (keep_alive_subject(name, &id), lease.sequence));
                 let meta = drone.meta.as_ref().map(|meta| (meta_subject(name, &id), meta.sequence));
                 let entries = states.chain(lease).chain(meta).collect();
-                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, entries });
+                self.forgotten.push(Forgotten { cluster: name.clone(), what: Past::Drone(id), entries });
             }
             while cluster.free.first().is_some_and(|(time, _)| is_old(time)) {
                 let Some((_, name_of)) = cluster.free.pop_first() else { break };
                 let Some(lock) = cluster.locks.remove(&name_of) else { continue };
                 let entries = vec![(lock_subject(name, &name_of), lock.sequence)];
-                self.forgotten.push(Forgotten { cluster: name.clone(), backend: None, entries });
+                self.forgotten.push(Forgotten { cluster: name.clone(), what: Past::Lock, entries });
             }
         }
     }

@@ -234,6 +234,12 @@ impl Drone {
         self.keep_alive.as_ref().is_some_and(|keep_alive| keep_alive.lost)
     }
 
+    /// The newest timestamp of its entries; what is written next must be above it.
+    pub fn newest_timestamp(&self) -> Option<Millis> {
+        let states = self.states.iter().map(|reached| reached.timestamp);
+        states.chain(self.keep_alive.as_ref().map(|lease| lease.timestamp)).max()
+    }
+
     pub(super) fn reach(&mut self, reached: Reached<DroneState>, time: Timestamp) {
         self.states.retain(|before| before.state != reached.state);
         self.states.push(reached);
