@@ -539,3 +539,21 @@ async fn the_last_words_of_a_backend_that_breaks_off_are_heard_while_its_client_
         }
     }
 }
+
+/// What it has to say may take its time: a command that is run for a client that has sent all of its input.
+#[tokio::test]
+async fn a_client_that_finished_and_then_went_away_is_let_go_and_its_backend_with_it() {
+    for http1 in IMPLEMENTATIONS {
+        for client_finishes in [true, false] {
+            let setting = Setting::start(http1).await;
+            let (client, inner) = setting.tunnel().await;
+            let (mut finishes, mut other) = if client_finishes { (client, inner) } else { (inner, client) };
+            finishes.shutdown().await.unwrap();
+            assert_eq!(rest(&mut other).await, b"");
+            setting.counts(1).await;
+            finishes.set_zero_linger().unwrap();
+            drop(finishes);
+            setting.counts(0).await;
+        }
+    }
+}

@@ -123,6 +123,11 @@ impl Activity {
         }
     }
 
+    /// Whether the client does not take what was written last.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) != NEVER
+    }
+
     fn is_idle(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
     }

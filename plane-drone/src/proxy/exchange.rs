@@ -34,8 +34,6 @@ use std::{
     task::Poll,
 };
 
-/// What stands in the first line of a request besides method and target, in bytes: two spaces and the version.
-const FIRST_LINE_REST: usize = "  HTTP/1.1".len();
 /// The protocol that may be asked for with an extended CONNECT.
 const WEBSOCKET: &str = "websocket";
 
@@ -68,11 +66,15 @@ pub(super) async fn answer(seat: &Rc<Seat>, came: Box<Came>, interims: Option<&R
     note(&passage, &came.head);
     let is_head = came.head.method == Method::HEAD;
     let is_chunked = strict::is_chunked_body(came.head.version, &came.body);
+    let is_http2 = came.head.version == Version::HTTP_2;
     let accept = came.head.headers.get(header::ACCEPT).cloned();
+    // Whether the client sends its body all the same is not known.
+    let mut ends = false;
     let mut reply = match pass(&passage, seat, came, interims).await {
         Ok(reply) => reply,
         Err(refusal) => {
             let refusal = passage.broken().unwrap_or(refusal);
+            ends = !is_http2 && refusal == Refusal::ExpectationFailed;
             passage.record.refused(refusal);
             let accept = accept.as_ref().map(text);
             let response = refusal.into_response_for(accept, is_head);
@@ -80,8 +82,7 @@ pub(super) async fn answer(seat: &Rc<Seat>, came: Box<Came>, interims: Option<&R
         }
     };
     if let Reply::Whole(response) = &mut reply
-        && is_chunked
-        && !passage.ended_plainly()
+        && (ends || is_chunked && !passage.ended_plainly())
     {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -125,7 +126,7 @@ async fn pass(
     // What is read of the head while it is rewritten.
     let (uri, host) = (head.uri.clone(), request::host(&head.uri, &head.headers)?);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    if path.len() + head.method.as_str().len() + FIRST_LINE_REST > limits.request_line_bytes {
+    if request::line_bytes(&head.method, &uri, head.version) > limits.request_line_bytes {
         return Err(Refusal::TargetTooLong);
     }
     let credentials = |token: &_| auth::check(&head.headers, token);
@@ -164,9 +165,9 @@ async fn pass(
 /// Who asks. Fields say something about that only where a trusted proxy stands before this one.
 fn origin(seat: &Seat, fields: &HeaderMap) -> Origin {
     let (client, trusted) = (seat.client, &seat.worker.shared.trusted);
-    let claims = match trusted.is_empty() {
-        true => Claims::default(),
-        false => Claims::of(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))),
+    let claims = match client.may_claim && !trusted.is_empty() {
+        false => Claims::default(),
+        true => Claims::of(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))),
     };
     Origin::resolve(client.peer, client.scheme, &claims, trusted)
 }

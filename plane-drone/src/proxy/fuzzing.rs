@@ -113,7 +113,7 @@ fn lead(host: &str, path: &str) {
     let request = hyper::Request::builder().uri(path).header("host", host).body(());
     let Ok(request) = request else { return };
     let authority = request.uri().authority().map_or(host, |authority| authority.as_str()).to_owned();
-    let Ok(answer) = redirect::lead(&request, true, 8443) else { return };
+    let Ok(answer) = redirect::lead(&request, true, 8443, usize::MAX) else { return };
     let there = answer.headers().get("location").and_then(|there| there.to_str().ok()).unwrap_or_default();
     let without_user = authority.rsplit('@').next().unwrap_or_default();
     let name = match without_user.rsplit_once(':') {

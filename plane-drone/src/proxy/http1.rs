@@ -39,6 +39,7 @@ mod write;
 pub(super) use client::Call;
 pub(super) use cut::Cut;
 pub(super) use date::with_date;
+pub(super) use field::is_authority;
 pub(super) use own::last_word;
 pub(super) use serve::serve;
 

@@ -234,8 +234,8 @@ async fn enter(
         turn_away(&worker, stream, peer, &entrance).await;
         return None;
     };
-    let peer = match preface(&worker, &mut stream, peer).await {
-        Ok(peer) => peer,
+    let (peer, may_claim) = match preface(&worker, &mut stream, peer).await {
+        Ok(named) => named,
         Err(error) if error.is_silence() => {
             // A check of its health, mostly.
             tracing::debug!(%peer, "a connection of a trusted proxy ended before it began");
@@ -253,7 +253,12 @@ async fn enter(
     let activity = Activity::new(worker.timers.clock().clone());
     let own = activity.clone();
     let seat = |scheme| {
-        Rc::new(Seat { worker: worker.clone(), activity: own, client: Client { peer, scheme }, _place: place })
+        Rc::new(Seat {
+            worker: worker.clone(),
+            activity: own,
+            client: Client { peer, scheme, may_claim },
+            _place: place,
+        })
     };
     let is_own = worker.shared.http1 == Http1::Plane;
     Some(match entrance {
@@ -288,15 +293,20 @@ async fn turn_away(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, ent
     let _ = worker.while_serving(TURN_AWAY, telling).await;
 }
 
-/// Who a connection is carried for, where its other end is a trusted proxy that has to say so.
-async fn preface(worker: &Worker, stream: &mut TcpStream, peer: SocketAddr) -> Result<SocketAddr, PrefaceError> {
+/// Who a connection is carried for, where its other end is a trusted proxy that has to say so, and whether what that one
+/// says in fields is its own.
+async fn preface(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Result<(SocketAddr, bool), PrefaceError> {
     if !worker.shared.proxy_protocol || !worker.shared.trusts(peer.ip().to_canonical()) {
-        return Ok(peer);
+        return Ok((peer, true));
     }
     let read = worker.while_serving(worker.shared.limits.handshake, pin!(preface::read(stream))).await;
     match read.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))? {
-        Preface::Carried { client } => Ok(client),
-        Preface::Local => Ok(peer),
+        Preface::Carried { client } => Ok((client, true)),
+        Preface::Local => Ok((peer, false)),
     }
 }
 

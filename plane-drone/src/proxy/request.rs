@@ -2,6 +2,7 @@
 
 use super::{
     auth,
+    http1::is_authority,
     origin::{self, Origin},
     refusal::Refusal,
     strict,
@@ -9,7 +10,7 @@ use super::{
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
-    HeaderMap, StatusCode, Uri, Version,
+    HeaderMap, Method, StatusCode, Uri, Version,
     header::{self, Entry, HeaderName, HeaderValue},
     http::{request::Parts, uri::PathAndQuery},
 };
@@ -44,6 +45,9 @@ pub(super) struct Client {
     pub(super) peer: SocketAddr,
     /// How it reaches us.
     pub(super) scheme: Scheme,
+    /// Whether this may be a trusted proxy that says for whom it asks. It is not where that proxy's header of the PROXY
+    /// protocol named nobody: what follows may be anybody's.
+    pub(super) may_claim: bool,
 }
 
 /// What the client sees of where it asks, and we of the client.
@@ -63,14 +67,29 @@ pub(super) struct Seen<'a> {
 pub(super) fn host(uri: &Uri, fields: &HeaderMap) -> Result<HeaderValue, Refusal> {
     let mut hosts = fields.get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
+    if second.is_some() || first.is_some_and(|host| !is_authority(host.as_bytes())) {
         return Err(Refusal::BadAddress);
     }
     if let Some(authority) = uri.authority() {
+        if !is_authority(authority.as_str().as_bytes()) {
+            return Err(Refusal::BadAddress);
+        }
         return HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadAddress);
     }
-    let is_text = |value: &&HeaderValue| value.to_str().is_ok_and(|text| !text.is_empty());
-    first.filter(is_text).cloned().ok_or(Refusal::BadAddress)
+    first.cloned().ok_or(Refusal::BadAddress)
+}
+
+/// How long the first line of a request is, or would be with HTTP/1.1, without its line end, in bytes.
+pub(super) fn line_bytes(method: &Method, uri: &Uri, version: Version) -> usize {
+    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
+    // With HTTP/2 these are fields of their own.
+    let before = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) if version != Version::HTTP_2 => {
+            scheme.len() + "://".len() + authority.as_str().len()
+        }
+        _ => 0,
+    };
+    method.as_str().len() + before + path + "  HTTP/1.1".len()
 }
 
 /// What a client wants to change to.
@@ -314,6 +333,22 @@ mod tests {
         let seen = Seen { host: &HOST, path, prefix: "/_plane_backend=b", origin: &origin };
         rewrite(&mut head, &seen, upgrade.as_ref()).unwrap();
         Request::from_parts(head, ())
+    }
+
+    #[test]
+    fn whom_a_request_asks_is_a_host_and_nothing_else() {
+        let asked = |uri: &'static str, hosts: &[&'static str]| {
+            let fields = hosts.iter().map(|host| (header::HOST, HeaderValue::from_static(host)));
+            host(&Uri::from_static(uri), &fields.collect()).ok()
+        };
+        assert_eq!(asked("/", &["b.plane.test:80"]).unwrap(), "b.plane.test:80");
+        assert_eq!(asked("http://a.plane.test/", &["b.plane.test"]).unwrap(), "a.plane.test");
+        for hosts in [&["a b/evil?x"][..], &["b.plane.test", "b.plane.test"], &["u@b.plane.test"], &[""]] {
+            assert_eq!(asked("/", hosts), None, "{hosts:?}");
+            assert_eq!(asked("http://a.plane.test/", hosts), None, "{hosts:?}");
+        }
+        assert_eq!(asked("/", &[]), None);
+        assert_eq!(asked("http://u@a.plane.test/", &[]), None);
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn lead(seat: &Rc<Seat>, request: Request<Incoming>, served: &Served, port: u16)
     let (head, body) = request.into_parts();
     exchange::note(&passage, &head);
     let request = Request::from_parts(head, body);
-    let led = redirect::lead(&request, served.is_there(), port);
+    let led = redirect::lead(&request, served.is_there(), port, seat.worker.shared.limits.request_line_bytes);
     match &led {
         Ok(response) => passage.record.answered(response.status().as_u16()),
         Err(refusal) => passage.record.refused(*refusal),
@@ -93,7 +93,9 @@ where
     let stream = TokioIo::new(Watched::new(stream, seat.activity.clone()));
     let mut connection = builder.serve_connection(stream, service).with_upgrades();
     let is_late = run(&seat, Pin::new(&mut connection), false, |connection| connection.graceful_shutdown()).await;
-    if let Some(parts) = connection.into_parts().filter(|_| is_late) {
+    // Behind an answer that waits in hyper's buffer it would be taken for a part of that.
+    let may_tell = is_late && !seat.activity.is_stalled();
+    if let Some(parts) = connection.into_parts().filter(|_| may_tell) {
         let response = last_word(Refusal::TooSlow, seat.worker.timers.clock().now());
         let mut stream = parts.io.into_inner();
         let telling = pin!(async move {

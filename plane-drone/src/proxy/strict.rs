@@ -34,6 +34,10 @@ pub(super) fn request(head: &request::Parts, most_fields: usize) -> Result<(), R
     if head.headers.keys().any(|name| name.as_str().contains('"')) {
         return Err(Refusal::Malformed);
     }
+    let is_known = |expected: &HeaderValue| expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if head.version >= Version::HTTP_11 && !head.headers.get_all(header::EXPECT).iter().all(is_known) {
+        return Err(Refusal::ExpectationFailed);
+    }
     match transfer_coding(&head.headers) {
         TransferCoding::None | TransferCoding::Chunked => Ok(()),
         TransferCoding::Other => Err(Refusal::NotImplemented),

@@ -17,14 +17,9 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How long a tunnel of which one side has ended may go on without a byte, also where that side's last bytes have not been
-/// taken yet. Nothing tells any more whether it is still there: what is read of it has ended, and nothing is written to
-/// it. So long a pause within an answer is rare.
-const ALONE: Duration = Duration::from_secs(60);
 /// After so many pieces others get their turn.
 const TURN: usize = 16;
 
@@ -47,14 +42,12 @@ struct Half {
     is_broken: bool,
     /// Notes how many bytes came.
     note: fn(&Record, usize),
-    /// How many times it got on.
-    moves: u64,
 }
 
 impl Half {
     fn new(early: Bytes, note: fn(&Record, usize)) -> Self {
         let pending = if early.is_empty() { Pending::None } else { Pending::Early(early) };
-        Self { pending, is_flushed: true, has_ended: false, is_shut: false, is_broken: false, note, moves: 0 }
+        Self { pending, is_flushed: true, has_ended: false, is_shut: false, is_broken: false, note }
     }
 
     /// Moves what can be moved; ready where nothing more is to be. Whoever takes nothing any more may have said something
@@ -100,7 +93,6 @@ impl Half {
                 0 => self.has_ended = true,
                 bytes => {
                     (self.note)(&passage.record, bytes);
-                    self.moves += 1;
                     self.pending = Pending::Read(buffer, 0, bytes);
                 }
             }
@@ -136,7 +128,6 @@ impl Half {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.is_flushed = false;
-            self.moves += 1;
             let is_done = written == left.len();
             match &mut self.pending {
                 Pending::Read(_, from, _) => *from += written,
@@ -160,8 +151,8 @@ pub(super) struct Side<T> {
 /// Carries bytes until both sides have ended or one is broken.
 ///
 /// # Errors
-/// Where a stream breaks, the fence before the backend closes, or nothing comes from one side long after the other has
-/// ended.
+/// Where a stream breaks, the fence before the backend closes, or a side that had ended is gone: it may take what the other
+/// says for as long as it likes, and TCP keep-alive tells whether it still does.
 pub(super) fn carry<C, B>(
     client: Side<C>,
     backend: Side<B>,
@@ -183,91 +174,31 @@ where
     async move {
         let _open = &open;
         let (client, backend) = (&mut client, &mut backend);
-        // Since when one side is alone and nothing has come of it.
-        let alone = Cell::new(None);
-        let is_held_up = Cell::new(false);
-        let mut moves = 0;
+        // Whether a side is not read, so that nothing but a look tells when it is gone.
+        let is_unread = Cell::new(false);
         let carrying = pin!(poll_fn(|cx| {
             let is_up_done = up.poll(cx, client, backend, &passage)?.is_ready();
             let is_down_done = down.poll(cx, backend, client, &passage)?.is_ready();
             if is_up_done && is_down_done {
                 return Poll::Ready(Ok(()));
             }
-            is_held_up.set(up.is_held_up() || down.is_held_up());
+            is_unread.set(is_up_done || is_down_done || up.is_held_up() || down.is_held_up());
             // A client that is gone waits for nothing. Where the backend has ended, it may have ended too, in order.
-            if up.is_held_up() && (!is_down_done || down.is_broken) && client.left() == Left::Whole {
+            let may_be_gone = is_up_done || up.is_held_up();
+            let is_gone = may_be_gone && (!is_down_done || down.is_broken) && client.left() == Left::Whole;
+            // A backend that has ended takes nothing any more once it is gone.
+            if is_gone || is_down_done && backend.left() == Left::Whole {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            let has_left =
-                up.is_held_up() && client.left() != Left::No || down.is_held_up() && backend.left() != Left::No;
-            let is_alone = is_up_done || is_down_done || has_left;
-            let moved = up.moves + down.moves;
-            if is_alone && (alone.get().is_none() || moved != moves) {
-                alone.set(Some(passage.now()));
-            }
-            moves = moved;
             Poll::Pending
         }));
-        let look = |now| match look(alone.get(), now) {
-            Look::Again(until) if is_held_up.get() => Look::Again(until.min(after(now, LOOK_EVERY))),
-            look => look,
-        };
+        let look = |now| Look::<io::Error>::Again(if is_unread.get() { after(now, LOOK_EVERY) } else { u64::MAX });
         let carried = passage.worker().timers.limit(carrying, look).await;
         if passage.is_fenced() {
             passage.record.broken_off(Refusal::NotYet);
         }
         // Whichever side ended it: that is how they end.
         passage.record.passed();
-        carried?
-    }
-}
-
-/// Whether a tunnel has gone on for too long at a time, with one side alone and nothing to carry since.
-fn look(alone: Option<u64>, now: u64) -> Look<io::ErrorKind> {
-    match alone.map(|since| after(since, ALONE)) {
-        None => Look::Again(u64::MAX),
-        Some(until) if now >= until => Look::Over(io::ErrorKind::TimedOut),
-        Some(until) => Look::Again(until),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proxy::timers::{TICK, Timers, millis};
-    use std::future::pending;
-    use tokio::time::{Instant, sleep};
-
-    /// In seconds, when a tunnel ends of which one side is alone and carries something at such times.
-    async fn ends(moves: &[u64]) -> Option<u64> {
-        let (timers, began, alone) = (Timers::new(), Instant::now(), Cell::new(None));
-        let ticking = async {
-            loop {
-                sleep(TICK).await;
-                timers.tick();
-                let now = began.elapsed().as_secs();
-                if moves.contains(&now) && alone.get().is_none_or(|since| since < now * 1000) {
-                    alone.set(Some(timers.clock().now()));
-                    // As the bytes do.
-                    timers.wake_all();
-                }
-            }
-        };
-        let tunnel = timers.limit(Box::pin(pending::<()>()), |now| look(alone.get(), now));
-        tokio::select! {
-            () = ticking => None,
-            outcome = tunnel => outcome.err().map(|_| began.elapsed().as_secs()),
-            () = sleep(Duration::from_secs(3600)) => None,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_side_that_is_alone_has_a_minute_for_each_piece() {
-        assert_eq!(ends(&[]).await, None, "both sides are there: they may be silent for ever");
-        let first = ends(&[5]).await.unwrap();
-        assert!((65..=67).contains(&first), "{first}");
-        let later = ends(&[5, 60, 110]).await.unwrap();
-        assert!((170..=172).contains(&later), "{later}");
-        assert_eq!(millis(ALONE), 60_000);
+        carried.flatten()
     }
 }

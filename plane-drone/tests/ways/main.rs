@@ -5,6 +5,7 @@
 
 mod client;
 mod fence;
+mod heads;
 mod held;
 mod interims;
 mod repeat;

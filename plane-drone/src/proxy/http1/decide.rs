@@ -213,7 +213,7 @@ enum From<'a> {
 
 impl<'a> From<'a> {
     fn of(peer: &'a Peer, client: Client, fields: &[Field<'_>], trusted: &[Network]) -> Self {
-        if trusted.is_empty() {
+        if trusted.is_empty() || !client.may_claim {
             return Self::Peer(peer, client.scheme);
         }
         let claims = Claims::of(fields.iter().map(|field| (field.name, field.value)));

@@ -190,7 +190,7 @@ fn why_coding(value: &[u8]) -> Malformed {
 }
 
 /// Whether this is a host with an optional port, nothing else (RFC 3986, section 3.2): no user, no path, no space.
-pub(super) fn is_authority(text: &[u8]) -> bool {
+pub(in crate::proxy) fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text {
         [b'[', rest @ ..] => {
             let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };

@@ -41,8 +41,13 @@ fn carried(client: IpAddr) -> Vec<u8> {
 }
 
 /// Asks for something, and gives what the backend and then the client got.
-async fn asks(setting: &Setting, mut client: TcpStream) -> (String, String) {
-    client.write_all(b"GET / HTTP/1.1\r\nHost: b.plane.test\r\nConnection: close\r\n\r\n").await.unwrap();
+async fn asks(setting: &Setting, client: TcpStream) -> (String, String) {
+    asks_with(setting, client, "").await
+}
+
+async fn asks_with(setting: &Setting, mut client: TcpStream, fields: &str) -> (String, String) {
+    let request = format!("GET / HTTP/1.1\r\nHost: b.plane.test\r\nConnection: close\r\n{fields}\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
     let playing = async {
         let (mut inner, _) = setting.backend.accept().await.unwrap();
         let mut head = Vec::new();
@@ -73,6 +78,13 @@ async fn only_those_that_are_trusted_say_whose_a_connection_is() {
         let front = connect_from(FRONT, setting.proxy, &mapped).await;
         let (seen, _) = asks(&setting, front).await;
         assert!(seen.contains("\r\nx-forwarded-for: 203.0.113.8\r\n"), "{bind_ip}: {seen}");
+
+        // One that names nobody carries what may be anybody's.
+        for nobody in [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"] {
+            let front = connect_from(FRONT, setting.proxy, nobody).await;
+            let (seen, _) = asks_with(&setting, front, "X-Forwarded-For: 203.0.113.9\r\n").await;
+            assert!(seen.contains("\r\nx-forwarded-for: 127.0.0.2\r\n"), "{bind_ip}: {seen}");
+        }
 
         // What one that is not trusted sends is a request of its own, or none.
         let other = connect_from(OTHER, setting.proxy, b"").await;
