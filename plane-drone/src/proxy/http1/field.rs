@@ -189,6 +189,22 @@ fn why_coding(value: &[u8]) -> Malformed {
     Malformed::UnknownCoding
 }
 
+/// What a registered name may consist of (RFC 3986, section 3.2.2), by byte.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others = b"-._~%!$&'()*+,;=".as_slice();
+    while let [byte, rest @ ..] = others {
+        table[*byte as usize] = true;
+        others = rest;
+    }
+    table
+};
+
 /// Whether this is a host with an optional port, nothing else (RFC 3986, section 3.2): no user, no path, no space.
 pub(in crate::proxy) fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text {
@@ -202,8 +218,7 @@ pub(in crate::proxy) fn is_authority(text: &[u8]) -> bool {
         }
         text => text.split_at(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
     };
-    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
-    let host_fits = text.first() == Some(&b'[') || host.iter().all(in_name);
+    let host_fits = text.first() == Some(&b'[') || host.iter().all(|byte| IN_NAME[usize::from(*byte)]);
     let port_fits = match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
