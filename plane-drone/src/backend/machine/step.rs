@@ -5,6 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use plane_core::message::backend::BackendState;
 use std::{net::IpAddr, time::Duration};
 
+/// The most bytes of a reason. An engine's words have no bound, and what NATS takes in one message does.
+const REASON_BYTES: usize = 2048;
+
 type Step = (State, Vec<Action>);
 
 /// What becomes of a state by an event, and what is to be done then.
@@ -281,7 +284,16 @@ fn report(state: BackendState, time: Timestamp) -> Action {
 }
 
 fn ending(time: Timestamp, state: BackendState, reason: impl Into<String>) -> Ending {
-    Ending { state, reason: reason.into(), exit_code: None, time }
+    Ending { state, reason: brief(reason.into()), exit_code: None, time }
+}
+
+/// A reason within its bound.
+fn brief(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES - '…'.len_utf8()));
+        reason.push('…');
+    }
+    reason
 }
 
 fn terminated(time: Timestamp) -> Ending {

@@ -144,6 +144,24 @@ fn every_end_has_its_state() {
 }
 
 #[test]
+fn a_reason_without_end_is_cut_between_characters() {
+    for (text, cut) in [("é".repeat(1024), None), ("é".repeat(1_000_000), Some("é".repeat(1022) + "…"))] {
+        let ends = [
+            Life::loading().on(What::PullFailed(text.clone())),
+            Life::loading().on(What::ImagePulled).on(What::StartFailed(text.clone())).on(What::StopDone(None)),
+            Life::ready().on(What::DeclaredLost(text.clone())).on(What::StopDone(None)),
+        ];
+        let expected = cut.unwrap_or(text);
+        for life in ends {
+            let report = life.report().unwrap();
+            assert_eq!(report.reason.as_ref(), Some(&expected));
+            let line = Action::SayMeta(format!("{}: {expected}", report.state));
+            assert!(life.actions.contains(&line));
+        }
+    }
+}
+
+#[test]
 fn what_is_lost_is_killed_at_once() {
     let life = Life::ready().on(What::DeclaredLost("gone".into()));
     assert!(life.actions.contains(&Action::StopContainer(Duration::ZERO)));
