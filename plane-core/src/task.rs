@@ -90,9 +90,8 @@ impl Tasks {
             if panicked {
                 tracing::error!(task = %name, "task panicked");
             }
-            if essential && !stop.is_cancelled() {
+            if essential && !stop.is_cancelled() && !shared.failed.swap(true, Ordering::Relaxed) {
                 tracing::error!(task = %name, "an essential task ended; stopping");
-                shared.failed.store(true, Ordering::Relaxed);
                 shared.root.cancel();
             }
         };
@@ -102,10 +101,11 @@ impl Tasks {
         };
     }
 
-    /// Stops everything as failed, for a reason that waiting cannot mend; it is logged.
+    /// Stops everything as failed, for a reason that waiting cannot mend; it is logged. Nobody sees it logged, or a task
+    /// stopped by it, who does not see that it failed.
     pub fn fail(&self, reason: &str) {
-        tracing::error!(reason, "stopping");
         self.shared.failed.store(true, Ordering::Relaxed);
+        tracing::error!(reason, "stopping");
         self.shared.root.cancel();
     }
 
@@ -161,6 +161,30 @@ mod tests {
         stop.cancelled().await;
         assert!(tasks.failed());
         assert!(tasks.shut_down(Duration::from_secs(5)).await);
+    }
+
+    #[test]
+    fn who_hears_of_a_failure_sees_that_there_is_one() {
+        for essential in [false, true] {
+            let tasks = Tasks::new();
+            let (heard, seen) = (tasks.clone(), Arc::new(Mutex::new(Vec::new())));
+            let told = seen.clone();
+            let log = tracing_subscriber::fmt().with_writer(move || {
+                told.lock().unwrap().push((heard.failed(), heard.stop_token().is_cancelled()));
+                std::io::sink()
+            });
+            tracing::subscriber::with_default(log.finish(), || match essential {
+                false => tasks.fail("on purpose"),
+                true => {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    runtime.block_on(async {
+                        tasks.spawn_essential("short", async {});
+                        tasks.stop_token().cancelled().await;
+                    });
+                }
+            });
+            assert_eq!(*seen.lock().unwrap(), [(true, false)]);
+        }
     }
 
     #[tokio::test]

@@ -127,11 +127,11 @@ struct Life {
 impl Agent {
     /// Takes the drone's lease, however long that takes, and starts serving. What an earlier process with the same memory
     /// left goes on meanwhile, and can be ended. Everything stops with the tasks; where they are stopped before there is
-    /// a lease, nothing is served.
+    /// a lease, nothing is served, and there is no agent: this process never was the drone.
     ///
     /// # Errors
     /// Where NATS refuses a subscription or the host cannot remember.
-    pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Arc<Self>, AgentError> {
+    pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Option<Arc<Self>>, AgentError> {
         let Parts { identity, nats, host, fence, certificate, timing, clock, chance } = parts;
         let life = Life { draining: host.draining().await?, ..Life::default() };
         let instance = Instance::begun(host.nonce().await?, &chance);
@@ -160,11 +160,12 @@ impl Agent {
         let (held, holds) = oneshot::channel();
         tasks.spawn_essential("lease", lease::keep(agent.clone(), held));
         // Until then another process may be this drone: it is the one that registers, answers and tells what runs.
-        if holds.await.is_ok() {
-            agent.take_up(undecided, term);
-            agent.clone().serve().await?;
+        if holds.await.is_err() {
+            return Ok(None);
         }
-        Ok(agent)
+        agent.take_up(undecided, term);
+        agent.clone().serve().await?;
+        Ok(Some(agent))
     }
 
     /// Finds out what came of the offers that an earlier process had not decided about.

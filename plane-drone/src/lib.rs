@@ -125,6 +125,7 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
         let nats = Nats::connect(&config.nats, "plane-drone", &prefix).await?;
         connection.send_replace(Some(nats.clone()));
         tell_log(log, &drone, &nats, tasks);
+        let mut is_the_drone = true;
         if let (Some(agent), Some(drivers)) = (&config.agent, drivers) {
             let ip = own_address(&agent.ip).await;
             let cluster = config.cluster_domain.clone();
@@ -132,11 +133,13 @@ pub async fn run(config: &DroneConfig, tasks: &Tasks, log: LogTap) -> Result<(),
             let identity = Identity { cluster, drone: drone.clone(), ip, labels, capacity };
             let (nats, host, timing, chance) = (nats.clone(), drivers, agent.timing(), Chance::system());
             let certificate = config.https_port().map(|_| served);
-            Agent::start(agent::Parts { identity, nats, host, fence, certificate, timing, clock, chance }, tasks)
-                .await?;
+            let parts = agent::Parts { identity, nats, host, fence, certificate, timing, clock, chance };
+            is_the_drone = Agent::start(parts, tasks).await?.is_some();
         }
         // What waits there is told in the drone's name, so not before this process is the drone.
-        outbox::start(&nats, &store, tasks);
+        if is_the_drone {
+            outbox::start(&nats, &store, tasks);
+        }
         stop.cancelled().await;
         Ok(())
     };

@@ -150,12 +150,12 @@ impl Sim {
                     let (memory, fence) = (host.clone(), gate);
                     let parts = Parts { identity, nats, host, fence, certificate, timing, clock, chance };
                     match stop.run_until_cancelled(Agent::start(parts, &own)).await {
-                        Some(Ok(_)) => {
+                        Some(Ok(Some(_))) => {
                             memory.tell(outbox);
                             stop.cancelled().await;
                         }
                         Some(Err(error)) => sim.note(format_args!("the drone ends: {error}")),
-                        None => {}
+                        Some(Ok(None)) | None => {}
                     }
                     sim.exited(process);
                 });

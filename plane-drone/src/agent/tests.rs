@@ -201,9 +201,14 @@ fn request(id: &str) -> SpawnRequest {
     .unwrap()
 }
 
+/// An agent that has the drone's lease.
+async fn started(parts: Parts, tasks: &Tasks) -> Arc<Agent> {
+    Agent::start(parts, tasks).await.unwrap().expect("no lease")
+}
+
 async fn agent() -> (Arc<Agent>, Arc<OddHost>) {
     let (host, nobody) = (Arc::default(), Arc::default());
-    (Agent::start(parts(&host, &nobody, Clock::machine()), &Tasks::new()).await.unwrap(), host)
+    (started(parts(&host, &nobody, Clock::machine()), &Tasks::new()).await, host)
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,7 +241,7 @@ async fn a_drone_that_drains_is_not_drained_before_earlier_offers_are_decided() 
     );
     assert_eq!(nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into()), 1);
     let host = OddHost { undecided: vec![offered], draining: AtomicBool::new(true), ..OddHost::default() };
-    let agent = Agent::start(parts(&Arc::new(host), &nobody, Clock::machine()), &Tasks::new()).await.unwrap();
+    let agent = started(parts(&Arc::new(host), &nobody, Clock::machine()), &Tasks::new()).await;
     // Nobody has decided about it.
     for _ in 0..10 {
         assert_eq!(agent.state().0, DroneState::Draining);

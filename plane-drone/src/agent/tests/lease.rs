@@ -55,22 +55,28 @@ async fn seconds(seconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn while_another_process_is_the_drone_nothing_is_said_in_its_name() {
-    let (host, nobody, tasks) = (Arc::new(OddHost::default()), Arc::new(Nobody::default()), Tasks::new());
-    nobody.lease("other.a", 5);
-    let starting = tokio::spawn({
-        let (parts, tasks) = (parts(&host, &nobody, clock().0), tasks.clone());
-        async move { Agent::start(parts, &tasks).await.map(|_| ()) }
-    });
-    seconds(8).await;
-    assert!(!starting.is_finished());
-    nobody.lease("other.a", 6);
-    seconds(2).await;
-    starting.await.unwrap().unwrap();
-    assert!(tasks.failed());
-    assert!(tasks.shut_down(Duration::from_secs(5)).await);
-    let said = nobody.said.lock().unwrap().clone();
-    assert!(said.is_empty(), "{said:?}");
-    assert_eq!(nobody.newest_lease(), ("other.a".to_owned(), 6));
+    for stopped in [false, true] {
+        let (host, nobody, tasks) = (Arc::new(OddHost::default()), Arc::new(Nobody::default()), Tasks::new());
+        nobody.lease("other.a", 5);
+        let starting = tokio::spawn({
+            let (parts, tasks) = (parts(&host, &nobody, clock().0), tasks.clone());
+            async move { Agent::start(parts, &tasks).await }
+        });
+        seconds(8).await;
+        assert!(!starting.is_finished());
+        match stopped {
+            true => tasks.stop_token().cancel(),
+            false => nobody.lease("other.a", 6),
+        }
+        seconds(2).await;
+        // Whoever started it learns that: what waits in the drone's name is not this process's to tell.
+        assert!(starting.await.unwrap().unwrap().is_none());
+        assert_eq!(tasks.failed(), !stopped);
+        assert!(tasks.shut_down(Duration::from_secs(5)).await);
+        let said = nobody.said.lock().unwrap().clone();
+        assert!(said.is_empty(), "{said:?}");
+        assert_eq!(nobody.newest_lease(), ("other.a".to_owned(), if stopped { 5 } else { 6 }));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +86,7 @@ async fn a_process_that_follows_one_with_its_memory_is_the_drone_at_once_and_oth
         host.processes.lock().unwrap().push("a".to_owned());
         nobody.lease(before, 5);
         let began = tokio::time::Instant::now();
-        let _agent = Agent::start(parts(&host, &nobody, clock().0), &Tasks::new()).await.unwrap();
+        let _agent = started(parts(&host, &nobody, clock().0), &Tasks::new()).await;
         let limits = if waits { 45..47 } else { 0..1 };
         assert!(limits.contains(&began.elapsed().as_secs()), "{before}: {:?}", began.elapsed());
         seconds(1).await;
@@ -100,7 +106,7 @@ async fn a_copy_that_takes_the_lease_ends_the_drone_and_what_arrives_late_does_n
         if !ends {
             host.processes.lock().unwrap().push("a".to_owned());
         }
-        let agent = Agent::start(parts(&host, &nobody, clock().0), &tasks).await.unwrap();
+        let agent = started(parts(&host, &nobody, clock().0), &tasks).await;
         nobody.lease(writer, 5);
         seconds(11).await;
         assert_eq!(tasks.failed(), ends, "{writer}");
@@ -117,7 +123,7 @@ async fn a_copy_that_takes_the_lease_ends_the_drone_and_what_arrives_late_does_n
 async fn what_another_process_of_the_drone_accepted_is_not_begun() {
     for (instance, begins) in [(Some("other.a"), false), (None, false)] {
         let (host, nobody) = (Arc::new(OddHost { takes: true, ..OddHost::default() }), Arc::new(Nobody::default()));
-        let agent = Agent::start(parts(&host, &nobody, clock().0), &Tasks::new()).await.unwrap();
+        let agent = started(parts(&host, &nobody, clock().0), &Tasks::new()).await;
         let accepted = Assignment {
             accepted: true,
             instance: instance.map(str::to_owned),
@@ -141,7 +147,7 @@ async fn the_times_of_leases_rise_whatever_the_clock_is_set_to() {
     let (clock, wall) = clock();
     let ahead = wall.load(Ordering::Relaxed) + 3_600_000;
     nobody.lease("nonce.a", ahead);
-    let _agent = Agent::start(parts(&host, &nobody, clock), &Tasks::new()).await.unwrap();
+    let _agent = started(parts(&host, &nobody, clock), &Tasks::new()).await;
     let mut newest = ahead;
     for set_back_by in [0, 7_200_000, -10_800_000, 10_800_000] {
         wall.fetch_sub(set_back_by, Ordering::Relaxed);
