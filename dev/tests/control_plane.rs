@@ -279,9 +279,13 @@ async fn what_ended_is_forgotten_and_purged_after_the_retention_time() {
         until("nothing is left", async || cluster.client.last(stream, &subject).await.unwrap().is_none()).await;
     }
     assert!(world(&cluster).await.backend(&cluster.name, &kept).unwrap().is_accepted());
-    // The drone remembers the id for longer, and refuses it.
-    let (fresh, _) = cluster.schedule(&ScheduleRequest { backend_id: None, ..request }).await.unwrap();
-    cluster.wait_for(&fresh, BackendState::Ready).await.unwrap();
+    // The lock and the id are free, on the same drone too.
+    let visit = async || get(cluster.drones[0].proxy, &cluster.name, &ended, "/").await.unwrap().status;
+    assert_eq!(visit().await, 410);
+    cluster.container_gone(&ended).await.unwrap();
+    until("the id is given again", async || cluster.schedule(&request).await.is_ok()).await;
+    cluster.wait_for(&ended, BackendState::Ready).await.unwrap();
+    assert_eq!(visit().await, 200);
 }
 
 #[tokio::test]

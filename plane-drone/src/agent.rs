@@ -33,7 +33,7 @@ use plane_core::{
 };
 use spawn::{Asked, Room};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -117,6 +117,8 @@ struct Life {
     terminate: HashMap<BackendId, Serving>,
     /// Backends whose acceptance is being decided, with what they take.
     deciding: HashMap<BackendId, Room>,
+    /// Backends whose end is being announced.
+    telling: HashSet<BackendId>,
     calls: Calls,
     /// How often what runs here was gathered to answer a call.
     announced: u64,

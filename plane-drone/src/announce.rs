@@ -102,7 +102,9 @@ async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
     agent.host.all_told().await;
     let mut backends: Vec<AnnouncedBackend> = agent.gather(answers).into_iter().map(|live| live.announced).collect();
     let since = agent.clock.wall().saturating_sub(ENDED_TOLD).unwrap_or(Timestamp::MIN);
-    backends.extend(agent.host.ended_since(since).await.map_err(|e| e.to_string())?);
+    let ended = agent.host.ended_since(since).await.map_err(|e| e.to_string())?;
+    let (ended, _telling) = agent.tell_ends(ended);
+    backends.extend(ended);
     let told: HashSet<BackendId> = backends.iter().map(|backend| backend.backend_id.clone()).collect();
     let (cluster, drone_id) = (agent.identity.cluster.clone(), agent.identity.drone.clone());
     let frame = AnnounceRequest { cluster, drone_id, backends: Vec::new(), last: false };

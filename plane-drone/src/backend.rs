@@ -259,7 +259,12 @@ impl Host for Drivers {
 
     async fn offer(&self, request: &SpawnRequest) -> Result<Offered, HostError> {
         let state = State::New { since: Timestamp::now() };
-        match self.parts.store.insert(request, &state).await? {
+        let inserted = match self.handle(&request.backend_id) {
+            // Its driver is not through, whatever it has written.
+            Some(_) => Inserted::Known,
+            None => self.parts.store.insert(request, &state).await?,
+        };
+        match inserted {
             Inserted::New => Ok(Offered::New),
             Inserted::Refused => Ok(Offered::Refused),
             Inserted::Known => match self.parts.store.find(&request.backend_id).await? {

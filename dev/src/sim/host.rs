@@ -364,12 +364,19 @@ impl Host for SimHost {
 
     async fn offer(&self, request: &SpawnRequest) -> Result<Offered, HostError> {
         let now = self.clock.wall();
+        let driven = lock(&self.handles).contains_key(&request.backend_id);
         let offered = self.write(|disk| {
             let backend = &request.backend_id;
             if disk.refused.contains(backend) {
                 return Offered::Refused;
             }
-            if let Some(known) = disk.rows.get(backend) {
+            let over = |row: &Row| {
+                matches!(row.phase, Phase::Ended { .. })
+                    && !driven
+                    && disk.outbox.iter().all(|(_, report)| report.backend != *backend)
+                    && row.request.assignment_seq < request.assignment_seq
+            };
+            if let Some(known) = disk.rows.get(backend).filter(|row| !over(row)) {
                 return Offered::Known(Box::new((*known.request).clone()));
             }
             let (request, reported) = (Arc::new(request.clone()), (BackendState::Loading, now));

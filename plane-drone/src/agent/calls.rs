@@ -1,8 +1,9 @@
 //! Calls for announcements: which are to be answered, and which were. A lease tells the latter, since one controller
-//! reads an announcement and all read leases.
+//! reads an announcement and all read leases. Also what an announcement tells, and what may not change meanwhile.
 
 use super::Agent;
 use crate::host::LiveBackend;
+use plane_core::message::drone::AnnouncedBackend;
 
 /// Calls that wait for their answer, and calls that a lease tells to have been answered; older ones have been given up,
 /// or will be made again.
@@ -39,6 +40,15 @@ fn keep_newest(calls: &mut Vec<String>) {
     calls.drain(..old);
 }
 
+/// Ends are being announced, for as long as this is kept.
+pub(crate) struct Telling<'a>(&'a Agent);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.life().telling.clear();
+    }
+}
+
 impl Agent {
     /// Has the drone register and announce itself again.
     pub(crate) fn report_anew(&self) {
@@ -59,6 +69,16 @@ impl Agent {
             self.life().announced += 1;
         }
         self.host.live()
+    }
+
+    /// Which of these ends are told, by one announcement at a time. Their ids are not taken again meanwhile: the log would
+    /// have the end for that of the next backend. Where the next one is here already, the end was told long since.
+    pub(crate) fn tell_ends(&self, mut ended: Vec<AnnouncedBackend>) -> (Vec<AnnouncedBackend>, Telling<'_>) {
+        let mut life = self.life();
+        ended.retain(|told| !life.deciding.contains_key(&told.backend_id) && !self.host.is_live(&told.backend_id));
+        life.telling = ended.iter().map(|told| told.backend_id.clone()).collect();
+        drop(life);
+        (ended, Telling(self))
     }
 
     /// The calls that the next announcement answers.

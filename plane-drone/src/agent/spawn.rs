@@ -116,6 +116,9 @@ impl Agent {
         if life.deciding.contains_key(&request.backend_id) {
             return Err("it is being decided about");
         }
+        if life.telling.contains(&request.backend_id) {
+            return Err("the end of one of its id is being announced");
+        }
         // Looked at together: what begins meanwhile is among one of the two, and counted once.
         let live = self.host.live();
         let begun = live.iter().filter(|live| !life.deciding.contains_key(&live.request.backend_id));

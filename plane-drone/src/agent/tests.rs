@@ -6,6 +6,7 @@ use futures_util::{FutureExt, StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use plane_core::{
     message::{
+        backend::BackendState,
         drone::{AnnouncedBackend, DroneState},
         state::{Assignment, BackendMessage, StateEntry},
     },
@@ -227,6 +228,28 @@ async fn a_host_that_panics_takes_no_room_for_good() {
         assert!(AssertUnwindSafe(agent.clone().spawn(request(id))).catch_unwind().await.is_err(), "{id} was refused");
         assert!(agent.life().deciding.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_not_taken_again_while_its_end_is_announced() {
+    let (host, nobody) = (Arc::new(OddHost { takes: true, ..OddHost::default() }), Arc::default());
+    let agent = started(parts(&host, &nobody, Clock::machine()), &Tasks::new()).await;
+    let ended = |id: &str| AnnouncedBackend {
+        backend_id: id.parse().unwrap(),
+        state: BackendState::Exited,
+        time: Timestamp::UNIX_EPOCH,
+        bearer_token: None,
+        lock: None,
+        fencing_token: None,
+    };
+    let place = agent.keep_room(&request("b"));
+    let (told, telling) = agent.tell_ends(vec![ended("a"), ended("b")]);
+    assert_eq!(told, [ended("a")], "b has been taken again");
+    drop(place);
+    assert_eq!(agent.clone().spawn(request("a")).await, Ok(false));
+    assert_eq!(agent.clone().spawn(request("b")).await, Ok(true));
+    drop(telling);
+    assert_eq!(agent.clone().spawn(request("a")).await, Ok(true));
 }
 
 #[tokio::test(start_paused = true)]

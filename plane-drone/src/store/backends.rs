@@ -46,12 +46,14 @@ impl Store {
         .await
     }
 
-    /// Adds a backend, unless its id is known or refused; forgets those that ended long ago.
+    /// Adds a backend, unless its id is known or refused; forgets those that ended long ago. One of the same id is
+    /// forgotten too where it has ended, all of it is told, and the log gave the id out after it: the controllers remember
+    /// it no more.
     ///
     /// # Errors
     /// Where the database refuses.
     pub async fn insert(&self, request: &SpawnRequest, state: &State) -> Result<Inserted, StoreError> {
-        let id = request.backend_id.clone();
+        let (id, given) = (request.backend_id.clone(), request.assignment_seq);
         let (request, state) = (serde_json::to_string(request)?, serde_json::to_string(state)?);
         let long_ago = Timestamp::now().saturating_sub(ENDED_KEPT).map_or(i64::MIN, Timestamp::as_millisecond);
         self.call(move |connection| {
@@ -62,6 +64,14 @@ impl Store {
             if transaction.query_row(refused, [id.as_str()], |_| Ok(())).optional()?.is_some() {
                 transaction.commit()?;
                 return Ok(Inserted::Refused);
+            }
+            let over = "SELECT request FROM backend AS known WHERE id = ? AND ended IS NOT NULL
+                        AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.backend = known.id)";
+            let earlier: Option<String> = transaction.query_row(over, [id.as_str()], |row| row.get(0)).optional()?;
+            let earlier: Option<SpawnRequest> = earlier.map(|earlier| serde_json::from_str(&earlier)).transpose()?;
+            let before = earlier.and_then(|earlier| earlier.assignment_seq);
+            if before.is_some_and(|before| given.is_some_and(|given| given > before)) {
+                transaction.execute("DELETE FROM backend WHERE id = ?", [id.as_str()])?;
             }
             let sql = "INSERT INTO backend (id, request, state) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
             let added = transaction.execute(sql, params![id.as_str(), request, state])?;

@@ -68,6 +68,36 @@ async fn what_is_written_is_there_after_a_restart() {
     assert_eq!(store.next_outgoing(0, 10).await.unwrap(), []);
 }
 
+#[tokio::test]
+async fn an_id_that_the_log_gives_out_again_is_taken_again_once_all_of_its_end_is_told() {
+    let given = |sequence| SpawnRequest { assignment_seq: sequence, ..request("a") };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+    let insert = async |sequence| store.insert(&given(sequence), &new()).await.unwrap();
+    let ends = async |say: &[Outgoing]| {
+        store.persist(&"a".parse().unwrap(), &gone(new()), &entered(), say).await.unwrap();
+    };
+    assert_eq!(insert(Some(7)).await, Inserted::New);
+    assert_eq!(insert(Some(8)).await, Inserted::Known, "it has not ended");
+    ends(&[line("a", "1")]).await;
+    assert_eq!(insert(Some(8)).await, Inserted::Known, "its end is not told");
+    let waiting = store.next_outgoing(0, 10).await.unwrap();
+    store.acknowledge(vec![waiting[0].0]).await.unwrap();
+    store.say_again(&line("other", "1")).await.unwrap();
+    for late in [None, Some(6), Some(7)] {
+        assert_eq!(insert(late).await, Inserted::Known, "{late:?}");
+    }
+    assert_eq!(insert(Some(8)).await, Inserted::New);
+    let known = store.find(&"a".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((known.request, known.entered), (given(Some(8)), None));
+    assert_eq!(store.unfinished().await.unwrap().len(), 1);
+    // Who gave the one before no number may remember it.
+    store.insert(&request("b"), &new()).await.unwrap();
+    store.persist(&"b".parse().unwrap(), &gone(new()), &entered(), &[]).await.unwrap();
+    let again = SpawnRequest { assignment_seq: Some(9), ..request("b") };
+    assert_eq!(store.insert(&again, &new()).await.unwrap(), Inserted::Known);
+}
+
 /// Opens a database that the thread of a dropped store is about to let go of.
 async fn reopened(path: &Path) -> Store {
     loop {
