@@ -102,6 +102,8 @@ pub struct Agent {
     drains: tokio::sync::Mutex<()>,
     /// Something of what signs of life tell is new.
     pub(crate) changed: Notify,
+    /// A backend has been decided about.
+    decided: Notify,
     /// The lease is to be written now.
     pub(crate) lease_now: Notify,
     /// The drone is to register and announce itself.
@@ -150,6 +152,7 @@ impl Agent {
             life: Mutex::new(life),
             drains: tokio::sync::Mutex::default(),
             changed: Notify::new(),
+            decided: Notify::new(),
             lease_now: Notify::new(),
             report: Notify::new(),
         });

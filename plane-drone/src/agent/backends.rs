@@ -17,13 +17,25 @@ impl Agent {
         let handler = move |_: TerminateRequest| {
             let (agent, backend) = (agent.clone(), asked.clone());
             async move {
-                agent.host.terminate(&backend).await;
+                agent.terminate(&backend).await;
                 Ok(())
             }
         };
         let serving = self.nats.serve(&self.tasks, &subject, None, handler).await?;
         self.life().terminate.insert(backend, serving);
         Ok(())
+    }
+
+    /// Ends a backend. It is listened for a moment before one is begun: then that is waited for.
+    pub(super) async fn terminate(&self, backend: &BackendId) {
+        loop {
+            // Heard from here on, before it is looked whether there is anything to wait for.
+            let decided = self.decided.notified();
+            if self.host.is_live(backend) || !self.life().deciding.contains_key(backend) {
+                return self.host.terminate(backend).await;
+            }
+            decided.await;
+        }
     }
 
     /// Takes note when a backend has ended.

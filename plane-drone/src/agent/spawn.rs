@@ -64,6 +64,7 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.agent.life().deciding.remove(&self.backend);
+        self.agent.decided.notify_waiters();
     }
 }
 

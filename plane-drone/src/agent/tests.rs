@@ -29,6 +29,7 @@ struct OddHost {
     takes: bool,
     undecided: Vec<SpawnRequest>,
     begun: Mutex<Vec<BackendId>>,
+    terminated: Mutex<Vec<BackendId>>,
     processes: Mutex<Vec<String>>,
 }
 
@@ -71,10 +72,14 @@ impl Host for OddHost {
     fn live(&self) -> Vec<LiveBackend> {
         Vec::new()
     }
-    fn is_live(&self, _: &BackendId) -> bool {
-        false
+    fn is_live(&self, backend: &BackendId) -> bool {
+        self.begun.lock().unwrap().contains(backend)
     }
-    async fn terminate(&self, _: &BackendId) {}
+    async fn terminate(&self, backend: &BackendId) {
+        if self.is_live(backend) {
+            self.terminated.lock().unwrap().push(backend.clone());
+        }
+    }
     async fn give_up(&self, _: &BackendId, _: &str) {}
     async fn ended(&self, _: &BackendId) {}
     async fn ended_since(&self, _: Timestamp) -> Result<Vec<AnnouncedBackend>, HostError> {
@@ -227,6 +232,26 @@ async fn a_host_that_panics_takes_no_room_for_good() {
     for id in ["a", "b"] {
         assert!(AssertUnwindSafe(agent.clone().spawn(request(id))).catch_unwind().await.is_err(), "{id} was refused");
         assert!(agent.life().deciding.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_a_backend_that_is_about_to_begin_is_answered_once_that_is_done() {
+    for begins in [true, false] {
+        let (agent, host) = agent().await;
+        let (one, other) = ("b".parse().unwrap(), "other".parse().unwrap());
+        let (place, elsewhere) = (agent.keep_room(&request("b")), agent.keep_room(&request("other")));
+        let ending = agent.terminate(&one);
+        tokio::pin!(ending);
+        drop(elsewhere);
+        assert!(ending.as_mut().now_or_never().is_none());
+        agent.terminate(&other).await;
+        if begins {
+            host.begin(request("b")).await.unwrap();
+        }
+        drop(place);
+        ending.await;
+        assert_eq!(*host.terminated.lock().unwrap(), if begins { vec![one.clone()] } else { Vec::new() });
     }
 }
 
