@@ -6,6 +6,8 @@ mod driver;
 mod entered;
 pub mod machine;
 mod probe;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use crate::{
@@ -93,10 +95,13 @@ pub(crate) struct BackendHandle {
 
 impl BackendHandle {
     async fn tell(&self, what: What) {
-        let (done, heard) = oneshot::channel();
-        // A driver that is gone has nothing left to do.
-        if self.signals.send(Signal { what, done: Some(done) }).await.is_ok() {
-            let _ = heard.await;
+        loop {
+            let (done, heard) = oneshot::channel();
+            // A driver that is gone has nothing left to do; one that panicked on the way is told again.
+            let sent = self.signals.send(Signal { what: what.clone(), done: Some(done) }).await;
+            if sent.is_err() || heard.await.is_ok() {
+                return;
+            }
         }
     }
 }
@@ -117,7 +122,7 @@ impl Drivers {
             let entered = drivers.parts.clock.taken_up(entered);
             drivers.drive(request, state, entered, Origin::EarlierRun);
         }
-        drivers.parts.tasks.spawn("reap", drivers.clone().reap());
+        drivers.parts.tasks.spawn_essential("reap", drivers.clone().reap());
         Ok(drivers)
     }
 

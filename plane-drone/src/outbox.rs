@@ -27,7 +27,7 @@ const LINE_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
     let (nats, store, stop, all) = (nats.clone(), store.clone(), tasks.stop_token(), tasks.clone());
     let wake = store.outbox_news();
-    tasks.spawn("outbox", async move {
+    tasks.spawn_essential("outbox", async move {
         let (mut pause, mut after) = (Duration::from_millis(50), 0);
         let mut refused = Refused::default();
         while !all.failed() {
@@ -211,6 +211,17 @@ mod tests {
             assert_eq!(tried() - before, usize::from(!taken_later), "{taken_at_first} {taken_later}");
             assert!(store.outgoing().await.unwrap().is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn a_drone_that_can_tell_nothing_any_more_does_not_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+        let tasks = Tasks::new();
+        start(&Nats::over(Arc::new(Nobody::broken())), &store, &tasks);
+        say(&store, "b").await;
+        tasks.stop_token().cancelled().await;
+        assert!(tasks.failed());
     }
 
     #[tokio::test]

@@ -98,9 +98,15 @@ pub(crate) struct Nobody {
     log: Mutex<HashMap<String, Stored>>,
     /// On what was published, asked and listened.
     pub(crate) said: Mutex<Vec<String>>,
+    /// It panics where something is to be stored.
+    broken: bool,
 }
 
 impl Nobody {
+    pub(crate) fn broken() -> Self {
+        Self { broken: true, ..Self::default() }
+    }
+
     fn put(&self, subject: String, payload: Bytes) -> u64 {
         let mut log = self.log.lock().unwrap();
         let sequence = log.values().map(|stored| stored.sequence).max().unwrap_or(0) + 1;
@@ -140,6 +146,7 @@ impl Transport for Nobody {
         Ok(())
     }
     async fn store(&self, subject: String, payload: Bytes, expected: Option<u64>) -> Result<u64, NatsError> {
+        assert!(!self.broken, "on purpose");
         let last = self.log.lock().unwrap().get(&subject).map_or(0, |stored| stored.sequence);
         if expected.is_some_and(|expected| expected != last) {
             return Err(NatsError::WrongSequence(subject));

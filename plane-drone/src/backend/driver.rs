@@ -7,6 +7,7 @@ use super::{
     probe, watch,
 };
 use crate::{engine::EngineError, store::Outgoing};
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use plane_core::{
     id::BackendId,
@@ -19,6 +20,7 @@ use plane_core::{
 use std::{
     future::Future,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -101,8 +103,20 @@ impl Driver {
         &self.request.backend_id
     }
 
-    /// Runs until the container is gone, or the drone stops; then the next run of the drone goes on.
-    pub(super) async fn run(mut self, origin: Origin) {
+    /// Runs until the container is gone, or the drone stops; then the next run of the drone goes on. So does this one
+    /// after a panic: the state is what was written last, and what became of the container is looked at.
+    pub(super) async fn run(mut self, mut origin: Origin) {
+        while AssertUnwindSafe(self.go(origin)).catch_unwind().await.is_err() {
+            tracing::error!(backend = %self.id(), state = ?self.state, "what drives it panicked; it is taken up again");
+            self.life.stop_token().cancel();
+            self.life = self.parts.tasks.child();
+            self.phase = self.life.child();
+            self.parts.tasks.stop_token().run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await;
+            origin = Origin::EarlierRun;
+        }
+    }
+
+    async fn go(&mut self, origin: Origin) {
         let stop = self.parts.tasks.stop_token();
         if origin == Origin::EarlierRun {
             self.look();

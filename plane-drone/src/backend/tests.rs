@@ -1,0 +1,131 @@
+//! Backends on an engine that does what it is asked.
+
+use super::*;
+use crate::{
+    engine::{EngineError, Line, Usage},
+    lease::Fence,
+    route::Found,
+};
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use machine::{Container, End};
+use plane_core::{
+    clock::{Clock, TimeSource},
+    message::schedule::Executable,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+const IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// An engine with room for one container.
+#[derive(Default)]
+struct OneContainer(Mutex<Option<Container>>);
+
+impl OneContainer {
+    fn container(&self) -> MutexGuard<'_, Option<Container>> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Engine for OneContainer {
+    async fn pull(&self, _: &Executable) -> Result<(), EngineError> {
+        Ok(())
+    }
+    async fn create(&self, _: &BackendId, _: &Executable) -> Result<(), EngineError> {
+        let end = End::Exited { code: 143, oom_killed: false };
+        *self.container() = Some(Container { running: false, started: false, ip: Some(IP), end });
+        Ok(())
+    }
+    async fn start(&self, _: &BackendId) -> Result<Option<IpAddr>, EngineError> {
+        if let Some(container) = &mut *self.container() {
+            (container.running, container.started) = (true, true);
+        }
+        Ok(Some(IP))
+    }
+    async fn look(&self, _: &BackendId) -> Result<Option<Container>, EngineError> {
+        Ok(self.container().clone())
+    }
+    async fn wait(&self, _: &BackendId) -> Result<End, EngineError> {
+        std::future::pending().await
+    }
+    async fn stop(&self, _: &BackendId, _: Duration) -> Result<Option<i64>, EngineError> {
+        if let Some(container) = &mut *self.container() {
+            container.running = false;
+        }
+        Ok(Some(143))
+    }
+    async fn remove(&self, _: &BackendId) -> Result<(), EngineError> {
+        *self.container() = None;
+        Ok(())
+    }
+    async fn list(&self) -> Result<Vec<BackendId>, EngineError> {
+        Ok(Vec::new())
+    }
+    fn lines(&self, _: &BackendId, _: i32) -> BoxStream<'static, Result<Line, EngineError>> {
+        stream::pending().boxed()
+    }
+    async fn usage(&self, _: &BackendId) -> Result<Option<Usage>, EngineError> {
+        Ok(None)
+    }
+}
+
+/// The machine's clock, which breaks once.
+struct Breaking(Arc<AtomicBool>);
+
+impl TimeSource for Breaking {
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+    fn boot(&self) -> Duration {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "on purpose");
+        Clock::machine().boot()
+    }
+}
+
+#[tokio::test]
+async fn a_backend_whose_driver_panics_is_taken_up_again_and_can_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+    let (engine, routes, breaks) =
+        (Arc::new(OneContainer::default()), Routes::default(), Arc::new(AtomicBool::new(false)));
+    let parts = Parts {
+        cluster: "plane.test".parse().unwrap(),
+        drone: "d".parse().unwrap(),
+        engine: engine.clone(),
+        store: store.clone(),
+        routes: routes.clone(),
+        limits: Limits { load: Duration::from_secs(900), ready: Duration::from_secs(900) },
+        nats: value::channel(None).1,
+        tasks: Tasks::new(),
+        fence: Arc::new(Fence::closed(Clock::machine(), Duration::ZERO)),
+        clock: BootClock::of_machine(Clock::from_source(Breaking(breaks.clone()))),
+    };
+    let drivers = Drivers::resume(parts).await.unwrap();
+    let request: SpawnRequest = serde_json::from_value(serde_json::json!({
+        "cluster": "plane.test", "drone_id": "d", "max_idle_secs": 1, "backend_id": "b", "metadata": {},
+        "executable": {"image": "i", "env": {}, "port": 1, "resource_limits": {}},
+    }))
+    .unwrap();
+    let backend = request.backend_id.clone();
+    assert_eq!(drivers.offer(&request).await.unwrap(), Offered::New);
+    drivers.begin(request).await.unwrap();
+    while drivers.live()[0].announced.state != BackendState::Starting {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(matches!(routes.find("b"), Found::Waiting(_)));
+    breaks.store(true, Ordering::Relaxed);
+    drivers.terminate(&backend).await;
+    assert!(!breaks.load(Ordering::Relaxed), "nothing panicked");
+    assert!(matches!(routes.find("b"), Found::Ended));
+    tokio::time::timeout(Duration::from_secs(10), drivers.ended(&backend)).await.expect("it goes on");
+    while drivers.handle(&backend).is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(*engine.container(), None);
+    let ended = drivers.ended_since(Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!((ended.len(), ended[0].state), (1, BackendState::Terminated));
+}
