@@ -85,11 +85,6 @@ impl InFlight {
     pub fn is_fenced(&self) -> bool {
         self.0.fence.as_ref().is_some_and(|fence| !fence.is_open())
     }
-
-    /// Whether this has to be asked at all.
-    pub fn has_fence(&self) -> bool {
-        self.0.fence.is_some()
-    }
 }
 
 impl Drop for InFlight {
