@@ -309,10 +309,14 @@ impl Body for Received {
             Poll::Ready(Some(Ok(frame))) => self.passage.record.sent(frame.data_ref().map_or(0, Buf::remaining)),
             Poll::Ready(Some(Err(_))) => self.passage.record.broken_off(Refusal::Broken),
             Poll::Pending => match self.passage.look_at_body(self.passage.now()) {
-                Look::Again(u64::MAX) => {}
                 Look::Again(until) => {
                     let this = &mut *self;
-                    this.passage.worker().timers.register(&mut this.waits, until, cx.waker());
+                    let timers = &this.passage.worker().timers;
+                    match until {
+                        // What has come due before would wake with each tick.
+                        u64::MAX => timers.forget(&mut this.waits),
+                        _ => timers.register(&mut this.waits, until, cx.waker()),
+                    }
                 }
                 Look::Over(refusal) => {
                     self.passage.record.broken_off(refusal);
