@@ -36,6 +36,7 @@ pub(super) fn put_head(
     };
     let joined = all.join(&b"; "[..]);
     let mut fields: Vec<Field<'_>> = Vec::with_capacity(head.headers.len() + 1);
+    let is_connect = matches!(upgrade, Some(Upgrade::Connect { .. }));
     let (mut length, mut takes_trailers) = (0, false);
     for (name, value) in &head.headers {
         let (name, value) = (name.as_str(), value.as_bytes());
@@ -43,6 +44,8 @@ pub(super) fn put_head(
         match Known::of(name) {
             Known::Cookie if is_split => {}
             Known::Te => takes_trailers |= members(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
+            // Over HTTP/2 neither has a meaning (RFC 8441, section 5); the key is ours.
+            Known::Other if is_connect && matches!(name, "sec-websocket-key" | "sec-websocket-accept") => {}
             _ => fields.push(Field { name, value }),
         }
     }
@@ -163,7 +166,12 @@ mod tests {
     #[test]
     fn a_websocket_is_asked_for_as_http1_has_it() {
         let upgrade = Upgrade::Connect { key: "k".to_owned() };
-        let fields = [("sec-websocket-version", "13"), ("origin", "https://b.plane.test")];
+        let fields = [
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "theirs"),
+            ("sec-websocket-accept", "theirs"),
+            ("origin", "https://b.plane.test"),
+        ];
         assert_eq!(
             lines(Method::CONNECT, &fields, Framing::None, Some(&upgrade)),
             [
