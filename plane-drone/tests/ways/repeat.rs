@@ -1,8 +1,8 @@
 //! Connections to a backend that are kept, and turn out to be closed or worse at the next request.
 
 use super::{
-    client::Asking,
-    setting::{Inner, Setting, WAYS, counts},
+    client::{Asking, changes},
+    setting::{Inner, Setting, WAYS, Way, counts},
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -62,6 +62,32 @@ async fn nobody_hears_of_a_kept_connection_that_ended_and_nothing_is_posted_twic
                     setting.accepts_nothing().await;
                 }
             }
+        }
+        counts(&activity, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_does_not_notice_a_kept_connection_that_ended() {
+    for way in WAYS {
+        let setting = Setting::patient(way, 30).await;
+        let activity = setting.open();
+        for is_reset in [false, true] {
+            let mut inner = kept(&setting).await;
+            let mut asked = setting.ask(Asking::websocket("/second")).await;
+            assert!(inner.head().await.starts_with("GET /second "));
+            if is_reset {
+                inner.0.set_zero_linger().unwrap();
+            }
+            drop(inner);
+            let mut inner = setting.accept().await;
+            let head = inner.head().await;
+            assert!(head.starts_with("GET /second "), "{way:?}: {head}");
+            inner.say(&changes(way, &head)).await;
+            let status = if way == Way::Http2 { 200 } else { 101 };
+            assert_eq!(asked.status().await, Some(status), "{way:?}");
+            asked.say(b"hello").await;
+            inner.hear(b"hello").await;
         }
         counts(&activity, 0).await;
     }

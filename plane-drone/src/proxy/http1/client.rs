@@ -71,7 +71,9 @@ impl Call {
         token: Option<&BearerToken>,
         upgrade: Option<&Upgrade>,
     ) -> Box<Self> {
-        let may_repeat = body.is_end_stream() && is_idempotent(head.method.as_str());
+        // An extended CONNECT goes to the backend as a GET, and nothing behind it is read before its answer.
+        let is_safe = matches!(upgrade, Some(Upgrade::Connect { .. })) || is_idempotent(head.method.as_str());
+        let may_repeat = body.is_end_stream() && is_safe;
         let mut first = Vec::new();
         let framing = framing(head, &body);
         put_head(&mut first, head, framing, seen, token, upgrade);
