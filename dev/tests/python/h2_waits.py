@@ -88,6 +88,26 @@ def _(context):
         expect_echo(link, stream)
 
 
+@case("10.5 answers of which a byte is taken are reset, one that is taken byte by byte and a WebSocket beside them go on")
+def _(context):
+    with context.connect(window=False, own_settings=[(INITIAL_WINDOW_SIZE, 1)]) as link:
+        stream = opened(link)
+        answers = [link.get("/large/20000") for _ in range(100)]
+        taken = link.get("/large/20000")
+        began = time.monotonic()
+        while time.monotonic() - began < QUIET_SECS or any(link.stream(answer).reset is None for answer in answers):
+            before = len(link.stream(taken).body)
+            if before > 2000:
+                raise Wrong("answers that are not taken are not reset")
+            link.until(lambda: len(link.stream(taken).body) == before + 1, "the next byte")
+            link.send(frame(WINDOW_UPDATE, 0, taken, u32(1)))
+            time.sleep(0.01)
+        if any(len(link.stream(answer).body) != 1 for answer in answers):
+            raise Wrong("more or less than the window takes")
+        link.send(frame(WINDOW_UPDATE, 0, stream, u32(WINDOW)))
+        expect_echo(link, stream)
+
+
 @case("8441 a WebSocket is quiet after its client took nothing for a moment")
 def _(context):
     settings = [(INITIAL_WINDOW_SIZE, LARGEST_WINDOW)]

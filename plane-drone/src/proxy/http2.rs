@@ -28,8 +28,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// held in memory only where a backend takes less than its client sends.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// What is buffered for a stream that a client does not read, in bytes.
-const SEND_BUFFER: usize = 32 * 1024;
+/// What is buffered for a stream that a client does not read, in bytes. Any piece of an answer fits, so that it goes at
+/// once where the client's window is large enough.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a client opens and resets faster than they are taken, and those that it makes us reset: beyond, the
 /// connection ends (CVE-2023-44487, CVE-2025-8671).
 const RESETS: usize = 20;

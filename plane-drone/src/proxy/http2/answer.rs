@@ -7,7 +7,7 @@ use crate::proxy::{
     http1::with_date,
     inbound::Inbound,
     passage::Answer,
-    timers::{Look, after},
+    timers::{CoarseClock, Look, after},
 };
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
@@ -112,16 +112,8 @@ fn complete(fields: &mut HeaderMap, length: Option<u64>, seat: &Seat) {
 async fn send(seat: &Seat, sender: SendStream<Bytes>, body: Answer) {
     let untaken = Cell::new(NEVER);
     let timers = &seat.worker.timers;
-    let mut sending = Sending { sender, body, piece: None };
-    let sent = pin!(poll_fn(|cx| {
-        let polled = sending.poll(cx);
-        match sending.piece {
-            Some(_) if untaken.get() == NEVER => untaken.set(timers.clock().now()),
-            Some(_) => {}
-            None => untaken.set(NEVER),
-        }
-        polled
-    }));
+    let mut sending = Sending { sender, body, piece: None, untaken: &untaken };
+    let sent = pin!(poll_fn(|cx| sending.poll(cx, timers.clock())));
     let patience = seat.worker.shared.limits.send;
     let look = |now| match untaken.get() {
         NEVER => Look::Again(NEVER),
@@ -136,28 +128,43 @@ async fn send(seat: &Seat, sender: SendStream<Bytes>, body: Answer) {
 }
 
 /// A body on its way to a client.
-struct Sending {
+struct Sending<'a> {
     sender: SendStream<Bytes>,
     body: Answer,
     /// What waits for room, and whether the body ends with it.
     piece: Option<(Bytes, bool)>,
+    /// Since when none of it was taken.
+    untaken: &'a Cell<u64>,
 }
 
-impl Sending {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+impl Sending<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, clock: &CoarseClock) -> Poll<Result<(), h2::Error>> {
         loop {
             if let Poll::Ready(reason) = self.sender.poll_reset(cx)? {
                 return Poll::Ready(Err(reason.into()));
             }
-            if self.piece.is_some() {
-                while self.sender.capacity() == 0 {
-                    match ready!(self.sender.poll_capacity(cx)) {
-                        Some(room) => drop(room?),
-                        None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+            while let Some((piece, is_last)) = &mut self.piece {
+                let room = self.sender.capacity();
+                if room == 0 {
+                    match self.sender.poll_capacity(cx) {
+                        Poll::Ready(Some(room)) => drop(room?),
+                        Poll::Ready(None) => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+                        Poll::Pending => {
+                            if self.untaken.get() == NEVER {
+                                self.untaken.set(clock.now());
+                            }
+                            return Poll::Pending;
+                        }
                     }
+                    continue;
                 }
-                if let Some((piece, is_last)) = self.piece.take() {
-                    self.sender.send_data(piece, is_last)?;
+                // The library would keep for ever what there is no room for.
+                let part = piece.split_to(room.min(piece.len()));
+                let (is_rest, is_last) = (piece.is_empty(), *is_last);
+                self.sender.send_data(part, is_rest && is_last)?;
+                self.untaken.set(NEVER);
+                if is_rest {
+                    self.piece = None;
                     if is_last {
                         return Poll::Ready(Ok(()));
                     }
@@ -172,9 +179,9 @@ impl Sending {
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) if piece.has_remaining() => {
-                        // Room is asked for only where there is something to send, and for no more than a byte: what is
-                        // kept for one stream is not there for the others, and the library asks for the rest itself.
-                        self.sender.reserve_capacity(1);
+                        // Room is asked for only where there is something to send, and for no more than that: what is
+                        // kept for one stream is not there for the others.
+                        self.sender.reserve_capacity(piece.len());
                         self.piece = Some((piece, self.body.is_end_stream()));
                     }
                     Ok(_) => {}
