@@ -288,6 +288,13 @@ impl Received {
         Self { theirs, passage, waits: None }
     }
 
+    /// Moves the request on while the client does not take what has come.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        // It is not the backend that is waited for.
+        self.passage.worker().timers.forget(&mut self.waits);
+        self.theirs.poll_up(cx).inspect_err(|_| self.passage.record.broken_off(Refusal::Broken))
+    }
+
     fn complete(&mut self) {
         self.passage.record.passed();
         self.theirs.release(&self.passage);
@@ -368,6 +375,19 @@ pub(super) enum Answer {
     },
     /// What a backend says.
     Theirs(Received),
+}
+
+impl Answer {
+    /// Moves the request on that this answers, while none of the answer is asked for.
+    ///
+    /// # Errors
+    /// Where the request breaks off, and its answer with it.
+    pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        match self {
+            Self::Own { .. } => Ok(()),
+            Self::Theirs(body) => body.poll_up(cx),
+        }
+    }
 }
 
 impl Body for Answer {

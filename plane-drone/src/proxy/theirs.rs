@@ -43,6 +43,14 @@ impl Theirs {
         }
     }
 
+    /// Moves the request on; hyper does so by itself.
+    pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        match self {
+            Self::Hyper { .. } => Ok(()),
+            Self::Call(call) => call.poll_up(cx),
+        }
+    }
+
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper { body, .. } => body.is_end_stream(),

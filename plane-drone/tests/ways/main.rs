@@ -12,3 +12,4 @@ mod repeat;
 mod setting;
 mod stop;
 mod trailers;
+mod uploads;

@@ -1,6 +1,6 @@
 //! One request to a backend by hand, for clients with whom something else than HTTP/1.1 is spoken: the request is written
 //! as HTTP/1.1, and the answer is read as strictly as for any other client. There is no task for it: it gets on when its
-//! answer is asked for.
+//! answer is asked for, and its body also while that waits for the client.
 //!
 //! `head` is what a backend sees first, `up` the request on its way, `down` the answer.
 
@@ -145,6 +145,12 @@ impl Call {
         let Some(socket) = &mut self.socket else { return Poll::Ready(None) };
         self.up.poll(cx, &mut socket.stream)?;
         self.down.poll_frame(cx, &mut socket.stream).map_err(Into::into)
+    }
+
+    /// Moves the request on, while nothing of the answer is asked for.
+    pub(in crate::proxy) fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        Ok(self.up.poll(cx, &mut socket.stream)?)
     }
 
     /// Whether the answer is complete.

@@ -6,7 +6,7 @@ use crate::proxy::{
     exchange::{self, Came, Reply},
     http1::with_date,
     inbound::Inbound,
-    passage::Answer,
+    passage::{Answer, BodyError},
     timers::{CoarseClock, Look, after},
 };
 use bytes::{Buf, Bytes};
@@ -146,6 +146,10 @@ impl Sending<'_> {
             while let Some((piece, is_last)) = &mut self.piece {
                 let room = self.sender.capacity();
                 if room == 0 {
+                    // A backend may have to get on with the request before its client reads.
+                    if let Err(error) = self.body.poll_up(cx) {
+                        return self.break_off(&error);
+                    }
                     match self.sender.poll_capacity(cx) {
                         Poll::Ready(Some(room)) => drop(room?),
                         Poll::Ready(None) => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
@@ -172,11 +176,7 @@ impl Sending<'_> {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => return Poll::Ready(self.sender.send_data(Bytes::new(), true)),
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "an answer breaks off");
-                    self.sender.send_reset(Reason::INTERNAL_ERROR);
-                    return Poll::Ready(Ok(()));
-                }
+                Some(Err(error)) => return self.break_off(&error),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) if piece.has_remaining() => {
                         // Room is asked for only where there is something to send, and for no more than that: what is
@@ -194,5 +194,11 @@ impl Sending<'_> {
                 },
             }
         }
+    }
+
+    fn break_off(&mut self, error: &BodyError) -> Poll<Result<(), h2::Error>> {
+        tracing::debug!(%error, "an answer breaks off");
+        self.sender.send_reset(Reason::INTERNAL_ERROR);
+        Poll::Ready(Ok(()))
     }
 }
