@@ -114,8 +114,7 @@ async fn two_of_three_controllers_may_die() {
     assert_eq!(cluster.containers("{{.ID}}").len(), 6);
     let locked = ScheduleRequest { lock: Some("l".parse().unwrap()), ..request.clone() };
     let (held, drone) = cluster.schedule(&locked).await.unwrap();
-    cluster.controllers[0].kill();
-    cluster.controllers[1].kill();
+    cluster.lose_controllers(0..2).await.unwrap();
     for _ in 0..3 {
         cluster.schedule(&request).await.unwrap();
         assert_eq!(cluster.schedule(&locked).await.unwrap(), (held.clone(), drone.clone()));

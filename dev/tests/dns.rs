@@ -289,9 +289,7 @@ async fn controllers_with_and_without_names_or_a_schedule_work_together() {
         cluster.end(&backend).await.unwrap();
     }
     // Those that schedule are gone: names are served, and nothing is scheduled.
-    for controller in &mut cluster.controllers[..2] {
-        controller.kill();
-    }
+    cluster.lose_controllers(0..2).await.unwrap();
     assert!(
         cluster.client.request(&cluster.request(300, &[]), PATIENCE).await.unwrap_err().to_string().contains("nobody")
     );

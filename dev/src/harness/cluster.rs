@@ -396,6 +396,16 @@ impl Cluster {
         self.wait_for(backend, BackendState::Terminated).await.map(|_| ())
     }
 
+    /// Ends controllers as `kill -9` does, and waits until NATS has noticed: what it hands to them before gets no answer.
+    ///
+    /// # Errors
+    /// Where it does not notice.
+    pub async fn lose_controllers(&mut self, lost: std::ops::Range<usize>) -> Result<()> {
+        self.controllers[lost].iter_mut().for_each(Daemon::kill);
+        let left = self.controllers.iter().filter(|controller| controller.process.is_some()).count();
+        self.nats.until_at_most(left, "plane-controller").await
+    }
+
     /// The containers of this cluster, running or not, as `docker ps` shows them in `format`.
     pub fn containers(&self, format: &str) -> Vec<String> {
         containers_of(&self.name, format)

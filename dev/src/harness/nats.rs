@@ -1,7 +1,7 @@
 //! A `nats-server` with JetStream on loopback.
 
 use super::Process;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use plane_core::{config::NatsConfig, nats::Nats};
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,6 +9,10 @@ use std::{
     process::Command,
     time::Duration,
 };
+use tokio::net::TcpSocket;
+
+/// How long one may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running server. Its store lives as long as this value.
 #[derive(Debug)]
@@ -17,7 +21,11 @@ pub struct NatsServer {
     folder: tempfile::TempDir,
     process: Option<Process>,
     port: u16,
+    /// Where other servers of its cluster find it.
+    route: Option<u16>,
     monitor: Option<SocketAddr>,
+    /// Its ports, while it does not run: one that is free for a moment is given to some connection.
+    held: Vec<TcpSocket>,
 }
 
 impl NatsServer {
@@ -44,23 +52,34 @@ impl NatsServer {
     /// # Errors
     /// Where the program is missing or does not come up.
     pub async fn start_configured(config: &str) -> Result<Self> {
-        Self::start_program(program(), config).await
+        Self::not_started(program())?.start_with(config).await
     }
 
-    /// Starts one as a member of a cluster, which the configuration says, of a version that can be.
-    pub(super) async fn start_member(config: &str) -> Result<Self> {
-        Self::start_program(cluster_program(), config).await
+    /// Starts one as a member of a cluster, which the configuration says, of a version that can be. Other members find it
+    /// at the port that is held.
+    pub(super) async fn start_member(config: &str, route: TcpSocket) -> Result<Self> {
+        let mut server = Self::not_started(cluster_program())?;
+        server.route = Some(route.local_addr()?.port());
+        server.held.push(route);
+        server.start_with(config).await
     }
 
-    async fn start_program(program: PathBuf, config: &str) -> Result<Self> {
-        let mut server = Self::not_started(program)?;
-        std::fs::write(server.config_file(), config)?;
-        server.launch("-1").await?;
-        Ok(server)
+    async fn start_with(mut self, config: &str) -> Result<Self> {
+        std::fs::write(self.config_file(), config)?;
+        self.launch("-1").await?;
+        Ok(self)
     }
 
     fn not_started(program: PathBuf) -> Result<Self> {
-        Ok(Self { program, folder: tempfile::tempdir()?, process: None, port: 0, monitor: None })
+        Ok(Self {
+            program,
+            folder: tempfile::tempdir()?,
+            process: None,
+            port: 0,
+            route: None,
+            monitor: None,
+            held: Vec::new(),
+        })
     }
 
     fn config_file(&self) -> PathBuf {
@@ -75,11 +94,18 @@ impl NatsServer {
         if self.config_file().exists() {
             command.arg("-c").arg(self.config_file());
         }
-        command.args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"]).arg(self.folder.path().join("store"));
+        command.args(["-a", "127.0.0.1", "-p", port, "-m", "-1", "-js", "-sd"]).arg(self.folder.path().join("store"));
         command.arg("--ports_file_dir").arg(&ports);
-        self.process = Some(Process::start("nats-server", command, &self.folder.path().join("log"))?);
-        let ports =
-            tokio::time::timeout(Duration::from_secs(20), wait_for_ports(ports)).await.context("nats-server")?;
+        let mut process = Process::start("nats-server", command, &self.folder.path().join("log"))?;
+        let ports = tokio::select! {
+            ports = wait_for_ports(ports) => ports,
+            outcome = process.wait(START_LIMIT) => match outcome {
+                Ok(status) => bail!("nats-server does not start: {status}, {}", process.log()),
+                Err(_) => bail!("nats-server does not start: {}", process.log()),
+            },
+        };
+        self.process = Some(process);
+        self.held.clear();
         self.port = ports.client;
         self.monitor = ports.monitor.map(on_loopback);
         Ok(())
@@ -95,7 +121,7 @@ impl NatsServer {
         on_loopback(self.port)
     }
 
-    /// Where its monitoring listens, if its configuration has `http`. A restart may change the port.
+    /// Where its monitoring listens, once it was started. A restart may change the port.
     pub fn monitor(&self) -> Option<SocketAddr> {
         self.monitor
     }
@@ -143,7 +169,10 @@ impl NatsServer {
 
     /// Ends it as a crash would; its folder is kept.
     pub fn kill(&mut self) {
-        self.process = None;
+        if self.process.take().is_some() {
+            self.held =
+                [Some(self.port), self.route].into_iter().flatten().filter_map(|port| hold(port).ok()).collect();
+        }
     }
 
     /// Starts it again on the same port and folder.
@@ -176,6 +205,14 @@ fn program() -> PathBuf {
 
 fn on_loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Keeps a port (0: any) for a server that is to listen there: it may take it at any time, nobody else is given it.
+pub(super) fn hold(port: u16) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(on_loopback(port))?;
+    Ok(socket)
 }
 
 /// The ports that a server has taken.

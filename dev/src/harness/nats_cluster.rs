@@ -1,13 +1,11 @@
 //! Several `nats-server`s on loopback that form one JetStream cluster.
 
-use super::{NatsServer, PATIENCE, Process, get_with, wire};
+use super::{NatsServer, PATIENCE, Process, get_with, nats, wire};
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join_all, try_join_all};
 use plane_core::{config::NatsConfig, nats::Nats};
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
+use tokio::net::TcpSocket;
 
 /// How long one question to a node may take before it is asked again. While there is no leader, none is answered.
 const ONE_TRY: Duration = Duration::from_millis(500);
@@ -31,10 +29,11 @@ impl NatsCluster {
     /// # Errors
     /// Where the program is missing, or the cluster does not come up.
     pub async fn start(count: usize) -> Result<Self> {
-        let routes = free_addresses(count)?;
-        let nodes = (0..count).map(|number| {
+        let held = (0..count).map(|_| nats::hold(0)).collect::<Result<Vec<_>, _>>()?;
+        let routes = held.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let nodes = held.into_iter().enumerate().map(|(number, route)| {
             let config = node_config(number, &routes);
-            async move { NatsServer::start_member(&config).await }
+            async move { NatsServer::start_member(&config, route).await }
         });
         let cluster = Self { nodes: try_join_all(nodes).await? };
         cluster.wait_until_it_takes_streams().await?;
@@ -171,6 +170,15 @@ impl NatsCluster {
     }
 }
 
+/// How many connections with this name a server has.
+async fn connections(server: &NatsServer, name: &str) -> Result<usize> {
+    let monitor = server.monitor().context("a server without monitoring")?;
+    let answer = tokio::time::timeout(ONE_TRY, get_with(monitor, "localhost", "/connz", &[])).await??;
+    let known: serde_json::Value = serde_json::from_str(&answer.body)?;
+    let all = known["connections"].as_array().context("no connections in the answer")?;
+    Ok(all.iter().filter(|connection| connection["name"] == name).count())
+}
+
 /// What a node says of itself: `{"status":"ok"}`, or what is missing.
 async fn health(node: &NatsServer) -> Result<String> {
     let monitor = node.monitor().context("a node without monitoring")?;
@@ -178,18 +186,12 @@ async fn health(node: &NatsServer) -> Result<String> {
     Ok(answer.body)
 }
 
-/// Addresses on loopback that were free a moment ago, all different.
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let kept = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<Vec<_>, _>>()?;
-    Ok(kept.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
-}
-
 /// Nodes do not tell clients of one another, so that a client stays on the addresses that it was given.
 fn node_config(number: usize, routes: &[SocketAddr]) -> String {
     let others = routes.iter().enumerate().filter(|(other, _)| *other != number);
     let others: Vec<_> = others.map(|(_, address)| format!("nats-route://{address}")).collect();
     format!(
-        "server_name: node-{number}\nhttp: \"127.0.0.1:-1\"\ncluster {{\n  name: harness\n  listen: \"{}\"\n  \
+        "server_name: node-{number}\ncluster {{\n  name: harness\n  listen: \"{}\"\n  \
          no_advertise: true\n  routes: {others:?}\n}}\n",
         routes[number]
     )
@@ -256,6 +258,25 @@ impl NatsServers {
             Self::One(server) => server.connect().await,
             Self::Several(cluster) => cluster.connect().await,
         }
+    }
+
+    /// Waits until they have at most so many connections with this name: until a server notices that a program was
+    /// killed, it goes on handing requests to it.
+    ///
+    /// # Errors
+    /// Where they have more at the deadline.
+    pub async fn until_at_most(&self, most: usize, name: &str) -> Result<()> {
+        let waiting = async {
+            loop {
+                let running = self.nodes().iter().filter(|node| node.is_running());
+                let found = try_join_all(running.map(|node| connections(node, name))).await;
+                if found.is_ok_and(|found| found.iter().sum::<usize>() <= most) {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.with_context(|| format!("more than {most} are called {name}"))
     }
 
     /// Ends all as a crash would; their stores are kept.
