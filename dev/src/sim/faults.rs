@@ -91,7 +91,7 @@ impl Sim {
             if sim.processes.mode(process) == Mode::Stopped {
                 sim.note(format_args!("resume {}", process.0));
                 lock(&sim.checker).disturb(process);
-                sim.processes.resume(process);
+                sim.let_go_on(process);
             }
         });
     }

@@ -37,7 +37,7 @@ impl Sim {
             let process = lock(&self.machines)[machine].process.as_ref().map(|process| process.id);
             if let Some(process) = process {
                 if self.processes.mode(process) == Mode::Stopped {
-                    self.processes.resume(process);
+                    self.let_go_on(process);
                 }
                 self.mend(process);
             }

@@ -54,6 +54,8 @@ pub(super) struct Link {
     epoch: u64,
     pub(super) told: watch::Sender<Connection>,
     pub(super) server: u64,
+    /// Whether its process stood still until a moment ago, and has not noticed what became of the connection.
+    is_unnoticed: bool,
     up_until: Duration,
     down_until: Duration,
     held_up: Vec<Parcel>,
@@ -91,6 +93,7 @@ impl Network {
             epoch: 0,
             told,
             server: self.server.unwrap_or(0),
+            is_unnoticed: false,
             up_until: Duration::ZERO,
             down_until: Duration::ZERO,
             held_up: Vec::new(),
@@ -249,12 +252,25 @@ impl Sim {
         });
     }
 
+    /// A process that was stopped goes on.
+    pub(super) fn let_go_on(self: &Arc<Self>, process: ProcessId) {
+        let notices = move |sim: &Arc<Self>, is_unnoticed| {
+            if let Some(link) = lock(&sim.network).links.get_mut(&process) {
+                link.is_unnoticed = is_unnoticed;
+            }
+        };
+        notices(self, true);
+        self.processes.resume(process);
+        self.after(RECONNECTS_AFTER, move |sim| notices(sim, false));
+    }
+
     /// A link works again: what was held passes. A broken one becomes another connection.
     pub(super) fn mend(self: &Arc<Self>, process: ProcessId) {
         let mut network = lock(&self.network);
         let Some(server) = network.server else { return };
         let Some(link) = network.links.get_mut(&process).filter(|link| link.state != LinkState::Up) else { return };
-        if link.state == LinkState::Down && self.processes.mode(process) == Mode::Stopped {
+        let stands_still = self.processes.mode(process) == Mode::Stopped;
+        if link.state == LinkState::Down && (stands_still || link.is_unnoticed) {
             drop(network);
             // A stopped process connects to nobody. What it has received it sees before it does.
             return self.after(RECONNECTS_AFTER, move |sim| sim.mend(process));
