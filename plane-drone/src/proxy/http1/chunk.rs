@@ -7,7 +7,7 @@ use std::ops::Range;
 /// What extensions may come to in one body, in bytes: they are read, and mean nothing here.
 const EXTENSIONS_BYTES: usize = 16 * 1024;
 /// White space that may pad one size, in bytes. It is no extension: every chunk may have it.
-const PADDING_BYTES: u8 = 32;
+pub(super) const PADDING_BYTES: u8 = 32;
 /// What the trailer section of a body may come to, in bytes, and in fields.
 const TRAILERS_BYTES: usize = 8 * 1024;
 pub(super) const TRAILERS_MAX: usize = 64;

@@ -360,6 +360,7 @@ fn line(body: &[u8], at: &mut usize) -> Option<Range<usize>> {
 fn is_extension(rest: &[u8], pads: bool) -> bool {
     let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     match rest.get(blanks..) {
+        _ if pads && blanks > usize::from(chunk::PADDING_BYTES) => false,
         None | Some([]) => blanks == 0 || pads,
         Some([b';', text @ ..]) => !text.iter().any(|byte| matches!(byte, 0..=0x08 | 0x0a..=0x1f | 0x7f)),
         Some(_) => false,
