@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use futures_util::{SinkExt, StreamExt};
-use plane_core::message::backend::BackendState::{Failed, Ready};
+use plane_core::{
+    id::BackendId,
+    message::backend::BackendState::{Failed, Ready},
+};
 use plane_dev::harness::{Cluster, HeldOpen, PATIENCE, get, websocket};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::Message;
@@ -122,7 +125,7 @@ async fn containers_without_a_backend_are_removed_but_only_the_drones_own() {
     let backend = cluster.ready().await.unwrap();
     let drone = cluster.drones[0].id.to_string();
     let [stray, others] = [drone.as_str(), "another-drone"].map(|drone| {
-        let id = plane_core::id::BackendId::random();
+        let id = BackendId::random();
         let labels =
             [("managed", "true"), ("cluster", cluster.name.as_str()), ("drone", drone), ("backend", id.as_str())];
         let labels = labels.map(|(label, value)| format!("--label=dev.plane.{label}={value}"));
@@ -139,4 +142,46 @@ async fn containers_without_a_backend_are_removed_but_only_the_drones_own() {
     let mut expected = [format!("plane-{backend}"), format!("plane-{others}")];
     expected.sort();
     assert_eq!(left, expected);
+}
+
+/// Whether a backend is reached.
+async fn is_reached(cluster: &Cluster, backend: &BackendId) -> bool {
+    get(cluster.drones[0].proxy, &cluster.name, backend, "/").await.unwrap().status.is_success()
+}
+
+async fn reached(cluster: &Cluster, backend: &BackendId) {
+    let reaching = async {
+        while !is_reached(cluster, backend).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reaching).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_holds_a_lock_is_reached_after_a_restart_once_it_is_certain_that_it_does() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let mut locked = cluster.request(300, &[]);
+    locked.lock = Some("document".parse().unwrap());
+    let (holder, _) = cluster.schedule(&locked).await.unwrap();
+    cluster.wait_for(&holder, Ready).await.unwrap();
+    let other = cluster.ready().await.unwrap();
+    let mut before = cluster.containers("{{.ID}}");
+    before.sort();
+    // A controller has said that the log of this server lacks nothing: its word counts, with or without controllers.
+    cluster.controllers[0].kill();
+    cluster.drones[0].daemon.kill();
+    cluster.drones[0].restart().await.unwrap();
+    reached(&cluster, &holder).await;
+    // Of a server that restarted nobody knows whether it lost that the lock was given on.
+    cluster.drones[0].daemon.kill();
+    cluster.nats.restart().await.unwrap();
+    cluster.drones[0].restart().await.unwrap();
+    cluster.drones[0].daemon.logged("no controller vouches").await.unwrap();
+    assert!(is_reached(&cluster, &other).await && !is_reached(&cluster, &holder).await);
+    cluster.controllers[0].start().unwrap();
+    reached(&cluster, &holder).await;
+    let mut after = cluster.containers("{{.ID}}");
+    after.sort();
+    assert_eq!(before, after);
 }

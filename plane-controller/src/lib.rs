@@ -50,7 +50,7 @@ use plane_core::{
 use schedule::Deciding;
 use std::{sync::Arc, time::Duration};
 use steady::{Grants, Pulse};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use view::View;
 
@@ -93,8 +93,6 @@ pub(crate) struct Core {
     deciding: Deciding,
     pulse: Pulse,
     grants: Arc<Grants>,
-    /// Something may be wrong with the log: it is looked at now.
-    suspicion: Notify,
     started: Instant,
 }
 
@@ -136,7 +134,18 @@ impl Core {
 
     /// Waits until the log has been read. Where that takes long it may have been deleted: it is made again.
     async fn catch_up(&self) {
-        while tokio::time::timeout(READ_PATIENCE, self.view.caught_up()).await.is_err() {
+        loop {
+            if self.view.is_replaced()
+                && let Err(error) = loss::compare(self).await
+            {
+                tracing::debug!(%error, "the state log cannot be looked at");
+            }
+            tokio::select! {
+                biased;
+                () = self.view.caught_up() => return,
+                () = self.view.suspicion() => {}
+                () = tokio::time::sleep(READ_PATIENCE) => {}
+            }
             patiently("waiting for JetStream", || self.make_streams()).await;
         }
     }
@@ -262,7 +271,6 @@ async fn keep(nats: Nats, parts: Parts, view: Arc<View>, tasks: &Tasks) -> Resul
         deciding: Deciding::default(),
         pulse: Pulse::default(),
         grants,
-        suspicion: Notify::new(),
         started: Instant::now(),
     });
     let starting = async { if schedules { start(&core).await } else { start_reading(&core).await } };
@@ -316,7 +324,12 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
 }
 
 async fn follow(core: &Core, purge: purge::Purger) {
-    let replay = patiently("waiting for the state log", || core.nats.replay(StreamName::State, view::FOLLOWED)).await;
+    let reading = patiently("waiting for the state log", || async {
+        // It may be deleted at any time.
+        core.make_streams().await?;
+        core.nats.replay(StreamName::State, view::FOLLOWED).await
+    });
+    let replay = reading.await;
     view::follow(replay, core.view.clone(), core.history.clone(), purge, &core.tasks, core.idle.clone());
 }
 
@@ -373,7 +386,7 @@ async fn heartbeat(core: Arc<Core>, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Some(Err(error)) = stop.run_until_cancelled(core.heartbeat()).await {
             tracing::debug!(%error, "no heartbeat into the log");
-            core.suspicion.notify_one();
+            core.view.suspect();
         }
     }
 }

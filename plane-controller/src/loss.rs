@@ -61,7 +61,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             tokio::select! {
                 biased;
                 _ = connection.changed() => {}
-                () = core.suspicion.notified() => {}
+                () = core.view.suspicion() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -106,7 +106,8 @@ async fn tend_told(core: &Core) -> Result<(), NatsError> {
 }
 
 async fn look(core: &Core) -> Result<Verdict, NatsError> {
-    if !core.view.is_caught_up() {
+    let is_replaced = core.view.is_replaced();
+    if !core.view.is_caught_up() && !is_replaced {
         return Ok(Verdict::Same);
     }
     let read = core.view.read(World::sequence);
@@ -114,7 +115,7 @@ async fn look(core: &Core) -> Result<Verdict, NatsError> {
         core.make_streams().await?;
         return Ok(Verdict::Lost(core.nats.info(StreamName::State).await?.map(|info| info.created)));
     };
-    if core.grants.made().is_some_and(|before| before != info.created) {
+    if is_replaced || core.grants.made().is_some_and(|before| before != info.created) {
         return Ok(Verdict::Lost(Some(info.created)));
     }
     if info.last_sequence < read {
@@ -167,17 +168,11 @@ pub(crate) async fn doubt_at_start(core: &Core) -> Result<(), NatsError> {
         return Ok(());
     };
     let heartbeat = serde_json::from_slice::<Heartbeat>(&newest.payload).ok();
-    match heartbeat.is_some_and(|heartbeat| vouches(&heartbeat, &server, info.created)) {
+    match heartbeat.is_some_and(|heartbeat| heartbeat.vouches(&server, info.created)) {
         true => core.grants.vouch(server, Some(info.created)),
         false => core.grants.doubt(core, Doubt::Possible, Some(info.created)),
     }
     Ok(())
-}
-
-/// Whether a heartbeat's writer knew that the log of this server, made then, lacks nothing. Who has not noticed yet that
-/// the log was deleted goes on in the new one, and vouches for the old one.
-fn vouches(heartbeat: &Heartbeat, server: &str, made: Timestamp) -> bool {
-    heartbeat.trusted.as_deref() == Some(server) && heartbeat.made == Some(made)
 }
 
 /// Calls drones while there is doubt, or while some are unknown, for as long as the tasks run.
@@ -229,21 +224,6 @@ fn unregistered(core: &Core, now: Duration) -> BTreeSet<ClusterName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_heartbeat_in_a_log_that_its_writer_has_not_read_vouches_for_nothing() {
-        let [made, again] = [1, 2].map(|second| Timestamp::from_second(second).unwrap());
-        let beat = |trusted: Option<&str>, made| {
-            let trusted = trusted.map(str::to_owned);
-            Heartbeat { heartbeat: (), trusted, made, newest: None }
-        };
-        assert!(vouches(&beat(Some("s"), Some(made)), "s", made));
-        assert!(!vouches(&beat(Some("s"), Some(made)), "s", again));
-        assert!(!vouches(&beat(Some("s"), Some(made)), "t", made));
-        // One of a version that does not name the log.
-        assert!(!vouches(&beat(Some("s"), None), "s", made));
-        assert!(!vouches(&beat(None, None), "s", made));
-    }
 
     #[test]
     fn an_entry_that_was_purged_a_little_early_is_not_taken_for_lost() {

@@ -207,7 +207,7 @@ impl Grants {
 
     /// Whether locks of a cluster may be granted.
     pub(crate) fn are_open(&self, core: &Core, cluster: &ClusterName) -> bool {
-        self.trust().is_open(&core.nats.server(), cluster)
+        !core.view.is_replaced() && self.trust().is_open(&core.nats.server(), cluster)
     }
 
     /// Tells when that changes.

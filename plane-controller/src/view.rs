@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,10 @@ pub(crate) struct View {
     reading: Mutex<Reading>,
     /// Told when the log turns out not to be what was read.
     again: Notify,
+    /// Whether the reading broke off because of that.
+    replaced: AtomicBool,
+    /// Told when the log may not be what was read.
+    suspicion: Notify,
     /// How many worlds were dropped before this one.
     dropped: AtomicU64,
     /// The newest time that any of them had; what has been told of it is not taken back.
@@ -91,6 +95,8 @@ impl View {
             read_to: watch::Sender::new(0),
             reading: Mutex::default(),
             again: Notify::new(),
+            replaced: AtomicBool::new(false),
+            suspicion: Notify::new(),
             dropped: AtomicU64::new(0),
             newest: Mutex::default(),
             hub: Hub::default(),
@@ -172,6 +178,27 @@ impl View {
         self.again.notify_one();
     }
 
+    /// The log may not be what was read: it is to be looked at.
+    pub(crate) fn suspect(&self) {
+        self.suspicion.notify_one();
+    }
+
+    /// Resolves once the log is to be looked at.
+    pub(crate) async fn suspicion(&self) {
+        self.suspicion.notified().await;
+    }
+
+    /// Whether the reading broke off, and the log that is there now is not what was read.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    fn replace(&self) {
+        self.caught_up.send_replace(false);
+        self.replaced.store(true, Ordering::Release);
+        self.suspect();
+    }
+
     /// The newest time that has been read in the log, also before it was read again.
     pub(crate) fn newest_time(&self) -> Option<Timestamp> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,6 +219,7 @@ impl View {
         *self.world.write().unwrap_or_else(PoisonError::into_inner) = World::forgetting_after(self.retention);
         *self.reading() = Reading::default();
         self.in_flight.clear();
+        self.replaced.store(false, Ordering::Release);
         self.read_to.send_replace(0);
     }
 
@@ -273,13 +301,14 @@ pub(crate) fn follow(
                 event = replay.next() => event,
             };
             let mut ready = Some(first);
-            let mut caught_up = false;
+            let (mut caught_up, mut replaced) = (false, false);
             while let Some(event) = ready {
                 match event {
                     Event::Entry(entry) => entries.push(entry),
                     Event::CaughtUp => caught_up = true,
+                    Event::Replaced => replaced = true,
                 }
-                let enough = caught_up || entries.len() == ENTRIES_AT_ONCE;
+                let enough = caught_up || replaced || entries.len() == ENTRIES_AT_ONCE;
                 ready = if enough { None } else { replay.next().now_or_never() };
             }
             for forgotten in view.take(&mut entries, &history) {
@@ -287,6 +316,9 @@ pub(crate) fn follow(
             }
             if caught_up {
                 view.settle(&history);
+            }
+            if replaced {
+                view.replace();
             }
         }
     });

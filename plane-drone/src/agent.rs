@@ -124,8 +124,9 @@ struct Life {
     calls: Calls,
     /// How often what runs here was gathered to answer a call.
     announced: u64,
-    /// What runs here was announced, and what others have instead has been ended.
-    has_announced: bool,
+    /// What runs here was announced to a controller that knew of nothing that the log may lack, and what others have
+    /// instead has been ended.
+    is_certain: bool,
 }
 
 impl Agent {

@@ -19,6 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const ENDED_TOLD: SignedDuration = SignedDuration::from_mins(10);
 /// It is told again so often in any case: what the log decided about a backend here, behind its drone's back, is found.
 const EVERY: Duration = Duration::from_secs(300);
+/// And so often while it waits for certainty, with what an earlier process left.
+const UNCERTAIN_EVERY: Duration = Duration::from_secs(2);
 
 /// Registers and announces at the start, after every reconnect, after having been given up, and when called. What the
 /// first process of a copied memory told until it noticed the copy is found a fencing time after the start.
@@ -32,11 +34,15 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
             let calls = agent.take_calls();
             register(&agent).await;
             let answers = !calls.is_empty();
-            patiently("announcing", || announce(&agent, answers)).await;
-            agent.add_answers(calls);
+            let certain = patiently("announcing", || announce(&agent, answers)).await;
+            agent.add_answers(calls, certain);
             agent.lease_now.notify_one();
             let now = tokio::time::Instant::now();
-            let due = if now < early { early } else { now + EVERY };
+            let due = match certain {
+                false if !agent.fence.is_open() => now + UNCERTAIN_EVERY,
+                _ if now < early => early,
+                _ => now + EVERY,
+            };
             loop {
                 tokio::select! {
                     biased;
@@ -71,10 +77,13 @@ pub(crate) async fn listen(agent: Arc<Agent>) -> Result<(), NatsError> {
     Ok(())
 }
 
-async fn patiently<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F) {
+async fn patiently<T, F: Future<Output = Result<T, String>>>(what: &str, attempt: impl Fn() -> F) -> T {
     let mut pause = Duration::from_millis(100);
-    while let Err(error) = attempt().await {
-        tracing::info!(error, "{what}: trying again");
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => tracing::info!(error, "{what}: trying again"),
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -98,7 +107,8 @@ async fn register(agent: &Agent) {
     agent.changed.notify_one();
 }
 
-async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
+/// Whether what was answered is certain; see [`plane_core::message::drone::AnnounceReply`].
+async fn announce(agent: &Agent, answers: bool) -> Result<bool, String> {
     agent.host.all_told().await;
     let mut backends: Vec<AnnouncedBackend> = agent.gather(answers).into_iter().map(|live| live.announced).collect();
     let since = agent.clock.wall().saturating_sub(ENDED_TOLD).unwrap_or(Timestamp::MIN);
@@ -108,8 +118,10 @@ async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
     let told: HashSet<BackendId> = backends.iter().map(|backend| backend.backend_id.clone()).collect();
     let (cluster, drone_id) = (agent.identity.cluster.clone(), agent.identity.drone.clone());
     let frame = AnnounceRequest { cluster, drone_id, backends: Vec::new(), last: false };
+    let mut certain = true;
     for request in split(&frame, backends, agent.nats.largest_message()).map_err(|e| e.to_string())? {
         let reply = agent.nats.request(&request, ANSWER_TIMEOUT).await.map_err(|e| e.to_string())?;
+        certain &= reply.certain;
         for known in reply.backends {
             let (id, state) = (&known.backend_id, known.state);
             if state.is_final() && agent.host.is_live(id) {
@@ -119,8 +131,8 @@ async fn announce(agent: &Agent, answers: bool) -> Result<(), String> {
             }
         }
     }
-    tracing::info!(backends = told.len(), "announced");
-    Ok(())
+    tracing::info!(backends = told.len(), certain, "announced");
+    Ok(certain)
 }
 
 /// Distributes backends over messages like `frame`, each of at most so many bytes; there is one message at least. Where a

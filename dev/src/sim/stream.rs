@@ -156,6 +156,7 @@ impl Stream {
             first_sequence: self.messages.first_key_value().map_or(0, |(first, _)| *first),
             last_sequence: self.last_sequence,
             replicas: 1,
+            cluster: None,
         }
     }
 

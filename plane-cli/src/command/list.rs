@@ -14,12 +14,17 @@ use std::net::IpAddr;
 pub(crate) async fn world(nats: &Nats) -> Result<World, Failure> {
     let mut replay = nats.replay(StreamName::State, "state.>").await?;
     let mut world = World::default();
-    while let Event::Entry(entry) = replay.next().await {
-        if let Err(error) = world.apply(&entry) {
-            eprintln!("warning: {error}");
+    loop {
+        match replay.next().await {
+            Event::Entry(entry) => {
+                if let Err(error) = world.apply(&entry) {
+                    eprintln!("warning: {error}");
+                }
+            }
+            Event::CaughtUp => return Ok(world),
+            Event::Replaced => return Err(replay.replaced().into()),
         }
     }
-    Ok(world)
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use crate::{Failure, arguments::Output, command::status::Follower, output};
 use plane_core::{
     id::BackendId,
     message::backend::{LogKind, LogLine},
-    nats::{Event, Nats, StreamName},
+    nats::{Event, Nats, NatsError, StreamName},
 };
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: 
     let mut replay = nats.replay(StreamName::Logs, &LogLine::subject_of(backend)).await?;
     let mut follower = Follower::start(nats, Some(backend)).await?;
     let ended = async {
-        while !follower.next().await.state.is_final() {}
+        while !follower.next().await?.state.is_final() {}
         tokio::time::sleep(LAST_LINES).await;
+        Ok::<_, NatsError>(())
     };
     tokio::pin!(ended);
     let mut live = false;
@@ -24,7 +25,7 @@ pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: 
         let event = tokio::select! {
             biased;
             event = replay.next() => event,
-            () = &mut ended, if live => return Ok(()),
+            ended = &mut ended, if live => return Ok(ended?),
         };
         match event {
             Event::Entry(entry) => {
@@ -37,6 +38,7 @@ pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: 
             }
             Event::CaughtUp if follow => live = true,
             Event::CaughtUp => return Ok(()),
+            Event::Replaced => return Err(replay.replaced().into()),
         }
     }
 }

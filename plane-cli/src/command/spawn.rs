@@ -64,7 +64,7 @@ fn request(spawn: Spawn) -> ScheduleRequest {
 async fn until_ready(nats: &Nats, backend: &BackendId) -> Result<(), Failure> {
     let mut follower = Follower::start(nats, Some(backend)).await?;
     loop {
-        let status = follower.next().await;
+        let status = follower.next().await?;
         if status.state == BackendState::Ready {
             return Ok(());
         }

@@ -109,6 +109,7 @@ pub(crate) async fn stream(nats: &Nats, snapshot: bool, output: Output) -> Resul
         match replay.next().await {
             Event::CaughtUp if snapshot => return Ok(()),
             Event::CaughtUp => {}
+            Event::Replaced => return Err(replay.replaced().into()),
             Event::Entry(entry) => {
                 let content = serde_json::from_slice(&entry.payload).unwrap_or(serde_json::Value::Null);
                 let line = Line { sequence: entry.sequence, time: entry.time, subject: entry.subject, entry: content };

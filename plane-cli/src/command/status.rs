@@ -4,7 +4,7 @@ use crate::{Failure, arguments::Output, output};
 use plane_core::{
     id::BackendId,
     message::backend::PublicStatus,
-    nats::{Event, Nats, Replay, StreamName},
+    nats::{Event, Nats, NatsError, Replay, StreamName},
 };
 
 /// Reads the public history on and on.
@@ -21,16 +21,21 @@ impl Follower {
         Ok(Self { replay: nats.replay(StreamName::Status, &subject).await?, from_the_start: backend.is_some() })
     }
 
-    pub(crate) async fn next(&mut self) -> PublicStatus {
+    /// The next message.
+    ///
+    /// # Errors
+    /// Where the history that was read is gone.
+    pub(crate) async fn next(&mut self) -> Result<PublicStatus, NatsError> {
         loop {
             match self.replay.next().await {
                 Event::CaughtUp => self.from_the_start = true,
                 Event::Entry(entry) if self.from_the_start => {
                     if let Ok(status) = serde_json::from_slice(&entry.payload) {
-                        return status;
+                        return Ok(status);
                     }
                 }
                 Event::Entry(_) => {}
+                Event::Replaced => return Err(self.replay.replaced()),
             }
         }
     }
@@ -39,7 +44,7 @@ impl Follower {
 pub(crate) async fn run(nats: &Nats, backend: Option<&BackendId>, output: Output) -> Result<(), Failure> {
     let mut follower = Follower::start(nats, backend).await?;
     loop {
-        let status = follower.next().await;
+        let status = follower.next().await?;
         output::print(output, &status, || {
             let PublicStatus { time, backend, state, .. } = &status;
             let reason = status.reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();

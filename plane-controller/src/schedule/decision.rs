@@ -2,11 +2,11 @@
 //! next one where that does not take it. Each write expects the one before: where somebody else wrote, theirs counts.
 //!
 //! ```text
-//! place ──► assign ──► hold the lock ──► ask ──► accepted
-//!                           │             │
-//!                          lost        refused, silent ──► place ──► assign ──► ask …
-//!                           │             │
-//!                           └► take back ◄┘ where none is left
+//! place ──► assign ──► hold the lock, read that back ──► ask ──► accepted
+//!                                     │                   │
+//!                           lost, or not the log       refused, silent ──► place ──► assign ──► ask …
+//!                               that was read             │
+//!                                     └───► take back ◄───┘ where none is left
 //! ```
 
 use super::{
@@ -17,6 +17,7 @@ use crate::{
     Core,
     intake::unavailable,
     log::{self, Written},
+    view::View,
 };
 use plane_core::{
     id::{BackendId, BearerToken, DroneId},
@@ -26,8 +27,28 @@ use plane_core::{
         state::{Assignment, HeldLock, Holder, LockEntry},
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
+
+/// How long reading back who holds a lock may take.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
+/// A lock that a backend is to hold, as this controller's world shows it.
+pub(super) struct Hold {
+    pub(super) held: HeldLock,
+    /// The sequence of the lock's newest entry; 0 where it has none.
+    pub(super) expected: u64,
+    /// Which world that is, and how far it had been read.
+    pub(super) world: u64,
+    pub(super) read: u64,
+}
+
+impl Hold {
+    /// Whether this is still the world that the lock was looked at in.
+    fn is_of(&self, view: &View) -> bool {
+        self.world == view.dropped() && !view.is_replaced()
+    }
+}
 
 /// A decision that has come to its end, whatever that is.
 pub(super) struct Decided {
@@ -51,7 +72,7 @@ pub(super) async fn decide(
     request: &ScheduleRequest,
     backend: &BackendId,
     expected: u64,
-    hold: Option<(HeldLock, u64)>,
+    hold: Option<Hold>,
     deadline: Instant,
 ) -> Decided {
     let mut decision = Decision {
@@ -59,13 +80,13 @@ pub(super) async fn decide(
         request,
         backend,
         bearer_token: request.require_bearer_token.then(|| BearerToken::drawn(&core.chance)),
-        lock: hold.as_ref().map(|(held, _)| held.clone()),
+        lock: hold.as_ref().map(|hold| hold.held.clone()),
         refused: Vec::new(),
         drone: None,
         sequence: expected,
         written: 0,
     };
-    let outcome = decision.run(hold.map(|(_, sequence)| sequence), deadline).await;
+    let outcome = decision.run(hold.as_ref(), deadline).await;
     if !matches!(outcome, Ok(Outcome::Scheduled(_))) {
         core.view.in_flight.remove(backend);
     }
@@ -87,26 +108,15 @@ pub(super) struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    async fn run(&mut self, lock_sequence: Option<u64>, deadline: Instant) -> Answer<Outcome> {
+    async fn run(&mut self, hold: Option<&Hold>, deadline: Instant) -> Answer<Outcome> {
         let Some(first) = self.first_drone(deadline).await else { return Ok(Outcome::NoDrone) };
         if !self.assign(Some(first)).await? {
             return Err(in_use(self.backend));
         }
-        if let (Some(expected), Some(held)) = (lock_sequence, self.lock.clone()) {
-            let holder = Some(Holder { backend: self.backend.clone(), token: held.token });
-            let entry = LockEntry { lock: held.name, holder, last_token: None };
-            match log::hold(&self.core.nats, &self.request.cluster, entry, expected).await {
-                Ok(Written::Won(sequence)) => self.written = sequence,
-                Ok(Written::Lost) => {
-                    self.take_back().await?;
-                    return Ok(Outcome::LockTaken(self.sequence));
-                }
-                // Whether it holds the lock is not known: it must not start, and whoever reads that frees the lock.
-                Err(error) => {
-                    self.take_back().await?;
-                    return Err(unavailable(&error));
-                }
-            }
+        if let Some(hold) = hold
+            && let Some(taken) = self.take_lock(hold, deadline).await?
+        {
+            return Ok(taken);
         }
         loop {
             let Some(drone) = self.drone.clone() else { return Ok(Outcome::NoDrone) };
@@ -141,6 +151,44 @@ impl Decision<'_> {
             };
             if !self.assign(Some(next)).await? {
                 return self.settled().await;
+            }
+        }
+    }
+
+    /// Writes that the backend holds the lock, and reads that back: where the log was deleted and made anew, and this
+    /// controller has not noticed, nothing of what it has read says who holds locks, and the writes win all the same.
+    /// Gives what came of it where the backend is not to start.
+    async fn take_lock(&mut self, hold: &Hold, deadline: Instant) -> Answer<Option<Outcome>> {
+        let another = || Fault::new(FaultCode::Unavailable, "the state log is not the one that was read; ask again");
+        let (view, cluster, name) = (&self.core.view, &self.request.cluster, &hold.held.name);
+        if self.sequence <= hold.read || !hold.is_of(view) {
+            view.suspect();
+            self.take_back().await?;
+            return Err(another());
+        }
+        let holder = Some(Holder { backend: self.backend.clone(), token: hold.held.token });
+        let entry = LockEntry { lock: name.clone(), holder, last_token: None };
+        match log::hold(&self.core.nats, cluster, entry, hold.expected).await {
+            Ok(Written::Won(sequence)) => {
+                self.written = sequence;
+                let until = deadline.min(Instant::now() + READ_LIMIT);
+                let _ = tokio::time::timeout_at(until, view.has_read(sequence)).await;
+                let read = view.read(|world| world.lock(cluster, name).is_some_and(|lock| lock.sequence == sequence));
+                if read && hold.is_of(view) {
+                    return Ok(None);
+                }
+                view.suspect();
+                self.take_back().await?;
+                Err(another())
+            }
+            Ok(Written::Lost) => {
+                self.take_back().await?;
+                Ok(Some(Outcome::LockTaken(self.sequence)))
+            }
+            // Whether it holds the lock is not known: it must not start, and whoever reads that frees the lock.
+            Err(error) => {
+                self.take_back().await?;
+                Err(unavailable(&error))
             }
         }
     }

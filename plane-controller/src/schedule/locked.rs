@@ -2,7 +2,7 @@
 //! of a lock that nobody holds was purged, the log is asked what it has, and that is expected next.
 
 use super::{
-    decision::{Decided, Outcome, decide},
+    decision::{Decided, Hold, Outcome, decide},
     id::id_for,
     turn::Turn,
 };
@@ -39,7 +39,8 @@ pub(super) async fn decide_lock(
     let mut pause = FIRST_PAUSE;
     loop {
         // Looked at in the turn: before it another one may have ended.
-        let in_world = core.view.read(|world| standing(world, cluster, lock));
+        let world = core.view.dropped();
+        let (read, in_world) = core.view.read(|world| (world.sequence(), standing(world, cluster, lock)));
         let Standing::Free { sequence, next_token } = in_world else { return Ok(None) };
         if !core.grants.are_open(core, cluster) || Instant::now() >= deadline {
             return Ok(None);
@@ -51,7 +52,8 @@ pub(super) async fn decide_lock(
             (Some(sequence), Some(chosen)) => (chosen.clone(), sequence),
             _ => id_for(core, request).await?,
         };
-        let hold = Some((HeldLock { name: lock.clone(), token }, sequence));
+        let held = HeldLock { name: lock.clone(), token };
+        let hold = Some(Hold { held, expected: sequence, world, read });
         let Decided { outcome, written } = decide(core, request, &backend, assigned, hold, deadline).await;
         match outcome {
             Ok(Outcome::Scheduled(answer)) => {

@@ -200,6 +200,10 @@ pub struct AnnouncedBackend {
 pub struct AnnounceReply {
     /// Its backends, as the log has them.
     pub backends: Vec<KnownBackend>,
+    /// Whether the controller knows of nothing that this log may lack. Where it does, another drone may yet turn out to
+    /// have what the log gives to this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub certain: bool,
 }
 
 /// One backend of an [`AnnounceReply`].

@@ -40,6 +40,14 @@ pub struct Heartbeat {
     pub newest: Option<Timestamp>,
 }
 
+impl Heartbeat {
+    /// Whether its writer knew that the log of this server, made then, lacks nothing. Who has not noticed yet that the log
+    /// was deleted goes on in the new one, and vouches for the old one.
+    pub fn vouches(&self, server: &str, made: Timestamp) -> bool {
+        self.trusted.as_deref() == Some(server) && self.made == Some(made)
+    }
+}
+
 /// An entry about a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "read::Entry")]

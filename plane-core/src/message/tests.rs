@@ -66,6 +66,7 @@ fn replies() {
     same::<FetchResponse>(&json!({"Scheduled": {"drone": "D", "backend_id": "b", "bearer_token": "t"}}));
     same::<FetchResponse>(&json!("NoBackendForLock"));
     same::<AnnounceReply>(&json!({"backends": [{"backend_id": "b", "state": "Ready"}]}));
+    same::<AnnounceReply>(&json!({"backends": [], "certain": true}));
     assert_eq!(encode_answer(&Ok(())).unwrap(), b"null");
     assert_eq!(encode_answer(&Ok(true)).unwrap(), b"true");
     let refused: Answer<bool> = Err(Fault::bad_request("m"));
@@ -188,4 +189,19 @@ fn rules_beyond_the_types_name_the_field() {
         *request.pointer_mut(pointer).unwrap() = bad;
         assert!(serde_json::from_value::<ScheduleRequest>(request).is_err(), "{pointer}");
     }
+}
+
+#[test]
+fn a_heartbeat_in_a_log_that_its_writer_has_not_read_vouches_for_nothing() {
+    let [made, again] = [1, 2].map(|second| jiff::Timestamp::from_second(second).unwrap());
+    let beat = |trusted: Option<&str>, made| {
+        let trusted = trusted.map(str::to_owned);
+        Heartbeat { heartbeat: (), trusted, made, newest: None }
+    };
+    assert!(beat(Some("s"), Some(made)).vouches("s", made));
+    assert!(!beat(Some("s"), Some(made)).vouches("s", again));
+    assert!(!beat(Some("s"), Some(made)).vouches("t", made));
+    // One of a version that does not name the log.
+    assert!(!beat(Some("s"), None).vouches("s", made));
+    assert!(!beat(None, None).vouches("s", made));
 }

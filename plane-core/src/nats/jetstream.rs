@@ -256,6 +256,7 @@ impl Transport for JetStream {
             first_sequence: info.state.first_sequence,
             last_sequence: info.state.last_sequence,
             replicas: info.config.num_replicas,
+            cluster: info.cluster.as_ref().and_then(|cluster| cluster.name.clone()).filter(|name| !name.is_empty()),
         }))
     }
 

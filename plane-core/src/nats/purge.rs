@@ -26,9 +26,15 @@ impl Nats {
     pub async fn clean_up(&self, over_for: SignedDuration) -> Result<Cleaned, NatsError> {
         let mut replay = self.replay(StreamName::State, "state.>").await?;
         let (mut world, mut cleaned) = (World::forgetting_after(over_for), Cleaned::default());
-        while let Event::Entry(entry) = replay.next().await {
-            if let Err(error) = world.apply(&entry) {
-                cleaned.unreadable.push(error);
+        loop {
+            match replay.next().await {
+                Event::Entry(entry) => {
+                    if let Err(error) = world.apply(&entry) {
+                        cleaned.unreadable.push(error);
+                    }
+                }
+                Event::CaughtUp => break,
+                Event::Replaced => return Err(replay.replaced()),
             }
         }
         for forgotten in world.take_forgotten() {

@@ -50,6 +50,8 @@ pub struct StreamInfo {
     pub last_sequence: u64,
     /// On how many servers it is kept.
     pub replicas: usize,
+    /// The cluster of these servers; `None` where there is one server, which belongs to none.
+    pub cluster: Option<String>,
 }
 
 /// Where a reading of a stream begins.

@@ -86,16 +86,17 @@ impl Agent {
         std::mem::take(&mut self.life().calls.waiting)
     }
 
-    /// An announcement has answered these.
-    pub(crate) fn add_answers(&self, calls: Vec<String>) {
+    /// An announcement has answered these, and what was answered to it is certain or not.
+    pub(crate) fn add_answers(&self, calls: Vec<String>, certain: bool) {
         let mut life = self.life();
         life.calls.answer(calls);
-        life.has_announced = true;
+        life.is_certain |= certain;
     }
 
-    /// Whether what runs here has been announced, and what the log gives to others is ended.
-    pub(crate) fn has_announced(&self) -> bool {
-        self.life().has_announced
+    /// Whether what runs here has been announced to a controller that knew of nothing that the log may lack, and what
+    /// the log gives to others is ended.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.life().is_certain
     }
 
     /// The calls that were answered, for the lease.

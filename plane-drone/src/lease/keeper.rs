@@ -4,7 +4,7 @@ use super::{
     Fence,
     found::{Found, Other, Whose, judge},
     give_up_locked,
-    left::hold_their_locks,
+    left::{hold_their_locks, left_locked},
 };
 use crate::{agent::Agent, host::HostError};
 use plane_core::{
@@ -61,7 +61,8 @@ fn after(newest: Option<Millis>, now: Millis) -> Millis {
 enum Left {
     /// The log has not been asked.
     Unknown,
-    /// The log does not have some of it as the holder of its lock: controllers say at the announcement what is to end.
+    /// The log does not have some of it as the holder of its lock, or may lack that others are. Controllers say at the
+    /// announcement what is to end, and whether that is certain.
     Doubtful,
     /// It holds its locks, or was given up.
     Settled,
@@ -127,8 +128,9 @@ impl Keeper<'_> {
         }
     }
 
-    /// There was contact: what holds locks may be reached, once it is known that what an earlier process left still does.
-    /// The lease stands by then, so nobody gives the locks to others meanwhile.
+    /// There was contact: what holds locks may be reached, once it is certain that what an earlier process left still does.
+    /// The lease stands by then, so nobody gives the locks to others any more; somebody may have while no process of the
+    /// drone ran, also where the log has lost that.
     async fn open(&mut self, sent: Duration) {
         let patience = self.agent.timing.fence;
         if self.left == Left::Unknown {
@@ -138,7 +140,7 @@ impl Keeper<'_> {
                 false => Left::Doubtful,
             };
         }
-        if self.left == Left::Doubtful && self.agent.has_announced() {
+        if self.left == Left::Doubtful && (self.agent.is_certain() || !left_locked(self.agent)) {
             self.left = Left::Settled;
         }
         match self.left {
