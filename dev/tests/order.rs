@@ -8,11 +8,12 @@ use plane_core::{
     id::{BackendId, DroneId},
     message::{
         FaultCode,
-        backend::{BackendState, StatusReport},
+        backend::{BackendState, PublicStatus, StatusReport},
         drone::{AnnounceRequest, AnnouncedBackend, KnownBackend},
         schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse},
         state::{
-            Assignment, BackendMessage, EntryBody, HeldLock, Holder, LockEntry, StateEntry, lock_subject, state_subject,
+            Assignment, BackendMessage, EntryBody, HEARTBEAT_SUBJECT, HeldLock, Holder, LockEntry, StateEntry,
+            lock_subject, state_subject,
         },
     },
     nats::{Nats, NatsError, Serving, StreamName},
@@ -363,12 +364,12 @@ fn who_comes_next_does_not_decide_a_lock_before_its_hold_has_been_read() {
         };
         let reading = async {
             sleep(Duration::from_millis(200)).await;
-            assert_eq!(tokens.lock().unwrap().len(), 1);
-            // All up to the assignment, and not the hold behind it.
-            let subject = lock_subject(&stage.cluster, &"l".parse().unwrap());
-            let hold = stage.nats.last(StreamName::State, &subject).await.unwrap().unwrap().sequence;
-            stage.release(usize::try_from(hold - before - 1).unwrap());
+            assert!(lock_entry(&stage).await.is_none());
+            // All up to the assignment, and not the hold that comes behind it.
+            let last = stage.nats.info(StreamName::State).await.unwrap().unwrap().last_sequence;
+            stage.release(usize::try_from(last - before).unwrap());
             sleep(Duration::from_millis(500)).await;
+            assert!(lock_entry(&stage).await.is_some() && tokens.lock().unwrap().is_empty());
             stage.release_all();
         };
         let (first, next, ()) = tokio::join!(ask(&stage), next, reading);
@@ -378,6 +379,77 @@ fn who_comes_next_does_not_decide_a_lock_before_its_hold_has_been_read() {
         // The assignment and its acceptance: nothing was assigned in vain.
         sleep(Duration::from_secs(1)).await;
         assert_eq!(assignments_since(&stage, before).await, 1);
+    })
+    .unwrap();
+}
+
+#[test]
+fn no_lock_is_granted_by_the_world_of_a_log_that_is_no_more() {
+    // With few entries in the new log, and with more than the controller had read of the old one.
+    for entries in [0, 500] {
+        stage::play(|stage| async move {
+            let (_, _serving, tokens) = drone(&stage).await;
+            stage.replace_log();
+            for number in 0..entries {
+                let heartbeat = serde_json::json!({"heartbeat": null, "number": number});
+                stage.nats.publish_entry(HEARTBEAT_SUBJECT.to_owned(), &heartbeat).await.unwrap();
+            }
+            let asked = ask(&stage).await.unwrap_err();
+            assert!(matches!(&asked, NatsError::Fault(fault) if fault.code == FaultCode::Unavailable), "{asked}");
+            assert!(tokens.lock().unwrap().is_empty());
+            // Somebody else may hold it, and tell so in a moment.
+            assert!(lock_entry(&stage).await.is_none());
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_locked_backend_is_not_given_up_by_hand_while_its_drone_may_serve_it() {
+    stage::play(|stage| async move {
+        let (drone, serving, _tokens) = drone(&stage).await;
+        let (backend, _) = ask(&stage).await.unwrap().unwrap();
+        drop(serving);
+        let by_hand = report(&stage, &drone, &backend, BackendState::Lost);
+        let refused = stage.nats.request(&by_hand, PATIENCE).await.unwrap_err();
+        assert!(refused.to_string().contains("holds a lock"), "{refused}");
+        assert_eq!(lock_entry(&stage).await.unwrap().holder.unwrap().backend, backend);
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_ended_while_the_log_took_it_back_is_told() {
+    stage::play(|stage| async move {
+        for announces in [false, true] {
+            let (drone, _serving, _tokens) = drone(&stage).await;
+            let backend = BackendId::random();
+            let taken_back = Assignment { withdrawn: true, ..Assignment::to(DroneId::random(), None) };
+            assign(&stage, &backend, taken_back, 0).await;
+            if announces {
+                let ended = AnnouncedBackend {
+                    backend_id: backend.clone(),
+                    state: BackendState::Exited,
+                    time: Timestamp::now(),
+                    bearer_token: None,
+                    lock: None,
+                    fencing_token: None,
+                };
+                let (cluster, drone_id) = (stage.cluster.clone(), drone.clone());
+                let announcement = AnnounceRequest { cluster, drone_id, backends: vec![ended], last: true };
+                stage.nats.request(&announcement, PATIENCE).await.unwrap();
+            } else {
+                let ended = report(&stage, &drone, &backend, BackendState::Exited);
+                stage.nats.request(&ended, PATIENCE).await.unwrap();
+            }
+            let told = async {
+                while stage.nats.last(StreamName::Status, &PublicStatus::subject_of(&backend)).await.unwrap().is_none()
+                {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            assert!(tokio::time::timeout(PATIENCE, told).await.is_ok(), "announces: {announces}");
+        }
     })
     .unwrap();
 }

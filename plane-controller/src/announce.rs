@@ -77,6 +77,11 @@ pub fn judge(world: &World, cluster: &ClusterName, drone: &DroneId, announced: &
     let given_away = |assigned: &Assigned| {
         assigned.drone != *drone && (assigned.accepted || assigned.lock() != hold(announced).as_ref())
     };
+    // The log may have lost that it ran: it was taken back as one that nobody had. What it came to is told all the same.
+    let came_to_an_end = state.is_final() && current.is_none_or(|current| current.may_precede(*state));
+    if assigned.is_some_and(|assigned| assigned.withdrawn && came_to_an_end) {
+        return Verdict::Reach;
+    }
     if assigned.is_some_and(|assigned| assigned.withdrawn || given_away(assigned)) {
         return Verdict::Lost;
     }

@@ -6,11 +6,11 @@ use crate::{
     log::{self, Written},
 };
 use plane_core::{
-    id::DroneId,
+    id::{BackendId, ClusterName, DroneId},
     message::{
         Answer, Fault, FaultCode,
         backend::{BackendState, StatusReport, TerminateRequest},
-        drone::RegisterRequest,
+        drone::{DroneState, RegisterRequest},
         state::{Assignment, DroneMessage, MISSING_VERSION, ReachedState, StateEntry},
     },
     nats::{NatsError, Serving, StreamName},
@@ -91,7 +91,8 @@ impl Given {
     /// Whether a drone's report of the backend counts.
     fn admits(&self, drone: &DroneId, state: BackendState, reason: Option<&str>) -> bool {
         // The log may have lost that a backend ran after its id had been free again. What its drone ended is told.
-        let ended = self.assignment.withdrawn && state == BackendState::Lost && reason.is_some();
+        let by_its_drone = state != BackendState::Lost || reason.is_some();
+        let ended = self.assignment.withdrawn && state.is_final() && by_its_drone;
         ended || (self.assignment.drone == *drone && !self.assignment.withdrawn)
     }
 }
@@ -129,6 +130,7 @@ async fn enter(core: &Core, report: StatusReport) -> Answer<()> {
         if state == BackendState::Lost && reason.is_none() {
             refuse_if_it_runs(core, TerminateRequest { cluster_id: cluster.clone(), backend_id: backend.clone() })
                 .await?;
+            refuse_if_it_may_be_served(core, &cluster, &backend, &given.assignment)?;
         }
         let Given { assignment, sequence } = given;
         if !assignment.accepted && !assignment.withdrawn {
@@ -161,4 +163,29 @@ async fn refuse_if_it_runs(core: &Core, request: TerminateRequest) -> Result<(),
         )),
         Err(_) => Ok(()),
     }
+}
+
+/// A drone that nobody hears may serve what holds locks until it fences itself. Once it is given up, whose locks these
+/// were is Lost without anybody's doing.
+fn refuse_if_it_may_be_served(
+    core: &Core,
+    cluster: &ClusterName,
+    backend: &BackendId,
+    assignment: &Assignment,
+) -> Result<(), Fault> {
+    let drone = &assignment.drone;
+    let serves = core.view.read(|world| {
+        world.drone(cluster, drone).is_some_and(|known| {
+            let stopped = known.state().is_some_and(|reached| reached.state == DroneState::Stopped);
+            known.has_feature("lease") && !known.is_lost() && !stopped
+        })
+    });
+    if assignment.lock.is_none() || !serves {
+        return Ok(());
+    }
+    let message = format!(
+        "backend {backend} holds a lock, and drone {drone} may still serve it; it becomes Lost by itself once the drone \
+         has not renewed its lease for lost_secs"
+    );
+    Err(Fault::new(FaultCode::Unavailable, message))
 }

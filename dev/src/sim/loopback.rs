@@ -69,6 +69,8 @@ struct Inside {
     readers: Vec<Reader>,
     inboxes: BTreeMap<u64, oneshot::Sender<Bytes>>,
     next: u64,
+    /// Readers of what is no more: their streams of messages stay open.
+    forgotten: Vec<Reader>,
     /// What readers are not given yet; nothing where they are given everything at once.
     held_back: Option<VecDeque<(StreamName, Stored)>>,
 }
@@ -122,6 +124,15 @@ impl Loopback {
         let mut inside = self.inside();
         let held_back = inside.held_back.take().unwrap_or_default();
         held_back.iter().for_each(|(stream, message)| inside.give(*stream, message));
+    }
+
+    /// A stream is made anew; whoever read it is given nothing more, and is not told.
+    pub(super) fn replace(&self, stream: StreamName) {
+        let made = self.clock.wall();
+        let mut inside = self.inside();
+        inside.streams.insert(stream.as_str(), Stream::new(made, stream == StreamName::State));
+        let readers: Vec<_> = inside.readers.extract_if(.., |reader| reader.stream == stream).collect();
+        inside.forgotten.extend(readers);
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {

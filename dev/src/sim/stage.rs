@@ -4,7 +4,12 @@ use super::{Loopback, virtual_clock};
 use anyhow::{Result, ensure};
 use plane_controller::{Parts, Rules, config::SchedulerConfig};
 use plane_core::{
-    chance::Chance, clock::Clock, id::ClusterName, message::schedule::FetchRequest, nats::Nats, task::Tasks,
+    chance::Chance,
+    clock::Clock,
+    id::ClusterName,
+    message::schedule::FetchRequest,
+    nats::{Nats, StreamName},
+    task::Tasks,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -105,6 +110,11 @@ impl Stage {
     /// The controller reads so many of the oldest entries that were held back.
     pub fn release(&self, count: usize) {
         self.server.release(count);
+    }
+
+    /// The state log is deleted and made anew, and nothing tells the controller.
+    pub fn replace_log(&self) {
+        self.server.replace(StreamName::State);
     }
 
     /// The controller reads everything again.

@@ -138,6 +138,8 @@ fn what_a_drone_announces_is_entered_unless_something_stands_against_it() {
         (vec![unsure.clone(), held("c", 8)], announced(Ready, true), Verdict::Lost),
         (vec![unsure, held("b", 8)], announced(Ready, true), Verdict::Lost),
         (vec![assignment("b", "d", locked(false, true))], announced(Ready, true), Verdict::Lost),
+        (vec![assignment("b", "d", locked(false, true))], announced(Exited, true), Verdict::Reach),
+        (vec![assignment("b", "other", locked(true, false))], announced(Exited, true), Verdict::Lost),
         (vec![assignment("b", "other", locked(true, false))], announced(Ready, true), Verdict::Lost),
         (vec![assignment("b", "other", locked(false, false)), has.clone()], announced(Ready, true), Verdict::Accept(1)),
         (vec![taken.clone(), has.clone()], announced(Ready, true), Verdict::Reach),

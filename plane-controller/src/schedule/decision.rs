@@ -26,6 +26,7 @@ use plane_core::{
         schedule::{ScheduleRequest, ScheduleResponse},
         state::{Assignment, HeldLock, Holder, LockEntry},
     },
+    world::World,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -155,13 +156,16 @@ impl Decision<'_> {
         }
     }
 
-    /// Writes that the backend holds the lock, and reads that back: where the log was deleted and made anew, and this
+    /// Reads the assignment back, writes that the backend holds the lock, and reads that back: where the log was deleted and made anew, and this
     /// controller has not noticed, nothing of what it has read says who holds locks, and the writes win all the same.
     /// Gives what came of it where the backend is not to start.
     async fn take_lock(&mut self, hold: &Hold, deadline: Instant) -> Answer<Option<Outcome>> {
         let another = || Fault::new(FaultCode::Unavailable, "the state log is not the one that was read; ask again");
         let (view, cluster, name) = (&self.core.view, &self.request.cluster, &hold.held.name);
-        if self.sequence <= hold.read || !hold.is_of(view) {
+        // Before it, that somebody else holds the lock in the other log is not written over.
+        let given =
+            |world: &World| world.backend(cluster, self.backend)?.assignment.as_ref().map(|given| given.sequence);
+        if self.sequence <= hold.read || !self.has_read(hold, self.sequence, given, deadline).await {
             view.suspect();
             self.take_back().await?;
             return Err(another());
@@ -171,10 +175,8 @@ impl Decision<'_> {
         match log::hold(&self.core.nats, cluster, entry, hold.expected).await {
             Ok(Written::Won(sequence)) => {
                 self.written = sequence;
-                let until = deadline.min(Instant::now() + READ_LIMIT);
-                let _ = tokio::time::timeout_at(until, view.has_read(sequence)).await;
-                let read = view.read(|world| world.lock(cluster, name).is_some_and(|lock| lock.sequence == sequence));
-                if read && hold.is_of(view) {
+                let held = |world: &World| world.lock(cluster, name).map(|lock| lock.sequence);
+                if self.has_read(hold, sequence, held, deadline).await {
                     return Ok(None);
                 }
                 view.suspect();
@@ -191,6 +193,23 @@ impl Decision<'_> {
                 Err(unavailable(&error))
             }
         }
+    }
+
+    /// Waits until what was written has been read, and gives whether the world shows it as what there is, in a log that
+    /// lacks nothing.
+    async fn has_read(
+        &self,
+        hold: &Hold,
+        sequence: u64,
+        newest: impl Fn(&World) -> Option<u64>,
+        deadline: Instant,
+    ) -> bool {
+        let view = &self.core.view;
+        let until = deadline.min(Instant::now() + READ_LIMIT);
+        let _ = tokio::time::timeout_at(until, view.has_read(sequence)).await;
+        view.read(newest) == Some(sequence)
+            && hold.is_of(view)
+            && self.core.grants.are_open(self.core, &self.request.cluster)
     }
 
     fn scheduled(&self, drone: DroneId) -> Outcome {

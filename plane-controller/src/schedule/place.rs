@@ -13,6 +13,8 @@ use tokio::time::Instant;
 const FIRST_SIGNS: Duration = Duration::from_secs(5);
 /// A sign of life that was sent before a request may be read after it by this much.
 const NEXT_SIGN: Duration = Duration::from_millis(300);
+/// The least time between two looks at all drones for one request: signs of life come from every drone there is.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Of more than [`FEW`] drones, so many drawn at random are looked at first: the best of some is nearly as little loaded
 /// as the best of all (Mitzenmacher 2001, "The power of two choices").
 const SAMPLE: u64 = 8;
@@ -33,7 +35,11 @@ impl Decision<'_> {
                 Ok(drone) => return Some(drone),
                 Err(passed) => passed,
             };
-            if !matches!(tokio::time::timeout_at(patience, news.changed()).await, Ok(Ok(()))) {
+            let next_sign = async {
+                tokio::time::sleep(LOOK_PAUSE).await;
+                news.changed().await
+            };
+            if !matches!(tokio::time::timeout_at(patience, next_sign).await, Ok(Ok(()))) {
                 let some = passed.get(..passed.len().min(NAMED)).unwrap_or_default();
                 tracing::warn!(cluster = %self.request.cluster, drones = passed.len(), passed = ?some, "no drone available");
                 return None;
