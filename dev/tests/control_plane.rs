@@ -383,3 +383,23 @@ async fn streams_that_differ_from_the_configuration_are_told() {
     );
     other.logged("controller is ready").await.unwrap();
 }
+
+#[tokio::test]
+async fn a_controller_that_starts_waits_for_jetstream() {
+    let settings = quick(1, 1);
+    let scheduler = format!("{}stream_replicas = 3\n", settings.scheduler);
+    let mut cluster = Cluster::start_as(Settings { scheduler, nats_nodes: 3, ..settings }).await.unwrap();
+    cluster.controllers[0].kill();
+    // One of three takes connections, and no writes.
+    for node in [1, 2] {
+        cluster.nats.cluster().unwrap().kill(node);
+    }
+    cluster.controllers[0].start().unwrap();
+    cluster.controllers[0].logged("waiting for JetStream").await.unwrap();
+    for node in [1, 2] {
+        cluster.nats.cluster().unwrap().restart(node).await.unwrap();
+    }
+    cluster.controllers[0].logged("controller is ready").await.unwrap();
+    cluster.client = cluster.nats.connect().await.unwrap();
+    until("nothing is scheduled", async || cluster.ready().await.is_ok()).await;
+}

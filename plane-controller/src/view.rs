@@ -330,7 +330,7 @@ mod tests {
     use crate::history;
     use plane_core::message::{
         drone::DroneState,
-        state::{DroneMessage, StateEntry},
+        state::{DroneMessage, Lease, StateEntry},
     };
 
     #[test]
@@ -352,6 +352,25 @@ mod tests {
         assert_eq!(sequences, (29..=60).rev().collect::<Vec<_>>());
         assert_eq!(*view.read_to.borrow(), 60);
         assert_eq!(view.read(World::sequence), 60);
+    }
+
+    #[test]
+    fn of_a_drone_that_is_forgotten_no_lease_is_remembered() {
+        let view = View::new(SignedDuration::from_hours(1), Clock::machine());
+        let (cluster, drone): (ClusterName, DroneId) = ("plane.test".parse().unwrap(), "d".parse().unwrap());
+        let stored = |message: StateEntry| (message.subject(), serde_json::to_vec(&message).unwrap());
+        let lease = stored(StateEntry::lease(cluster.clone(), drone.clone(), 1, Lease::default()));
+        let lost = DroneMessage::State { timestamp: 1, state: DroneState::Lost };
+        let lost = stored(StateEntry::drone(cluster.clone(), drone.clone(), lost));
+        let beat = (HEARTBEAT_SUBJECT.to_owned(), br#"{"heartbeat":null}"#.to_vec());
+        let mut remembered = Vec::new();
+        let log = [(1, 0, lease), (2, 0, lost), (3, 2, beat)];
+        for (sequence, hours, (subject, payload)) in log {
+            let time = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours);
+            view.take(&mut vec![Entry { subject, sequence, time, payload: payload.into() }], &history::none());
+            remembered.push(view.lease_read(&cluster, &drone).is_some());
+        }
+        assert_eq!(remembered, [true, true, false]);
     }
 
     #[test]
