@@ -53,6 +53,8 @@ pub(super) struct Checker {
     /// The backends that the locks' own drones run, with the number of the machine.
     pub(super) locked: BTreeMap<LockName, BTreeMap<BackendId, usize>>,
     tokens: BTreeMap<LockName, BTreeMap<u64, BackendId>>,
+    /// The highest token that a backend of each lock began with.
+    begun_with: BTreeMap<LockName, (u64, BackendId)>,
     spawned: BTreeMap<BackendId, String>,
     leases: BTreeMap<DroneId, Contact>,
     /// Drones that have lost their memory.
@@ -185,8 +187,18 @@ impl Sim {
         let backend = &request.backend_id;
         let mut checker = lock(&self.checker);
         checker.count("begun");
+        let mut lower = None;
         if let Some(lock) = &request.lock {
             checker.locked.entry(lock.clone()).or_default().insert(backend.clone(), machine);
+            let token = request.fencing_token.unwrap_or_default();
+            let newest = checker.begun_with.entry(lock.clone()).or_insert((0, backend.clone()));
+            if newest.0 >= token && newest.1 != *backend {
+                lower =
+                    Some(format!("lock {lock}: {backend} began with token {token}, {} with {}", newest.1, newest.0));
+            }
+            if newest.0 < token {
+                *newest = (token, backend.clone());
+            }
         }
         let other = checker.begun.insert(backend.clone(), drone.clone()).filter(|other| other != drone);
         let number = request.metadata.get(REQUEST).cloned().unwrap_or_default();
@@ -196,6 +208,9 @@ impl Sim {
         let second = checker.begun_for.insert(number.clone(), backend.clone()).filter(|first| first != backend);
         drop(checker);
         self.note(format_args!("{drone} begins {backend} for request {number}"));
+        if let Some(lower) = lower {
+            self.violated(Rule::Locks, lower);
+        }
         if let Some(other) = other {
             self.violated(Rule::OneDrone, format!("backend {backend} was begun on {other} and on {drone}"));
         }
@@ -278,8 +293,10 @@ impl Sim {
             let known = checker.tokens.entry(name.clone()).or_default();
             let newest = known.last_key_value().map(|(token, holder)| (*token, holder.clone()));
             let again = known.insert(*token, backend.clone());
+            // A hold that was under way while the log was made anew is never acted upon.
+            let passed_over = checker.log_lost;
             drop(checker);
-            let again = again.is_some_and(|again| again == *backend);
+            let again = passed_over || again.is_some_and(|again| again == *backend);
             if let Some((newest, holder)) = newest.filter(|(newest, _)| !again && newest >= token) {
                 let what = format!("lock {name}: {backend} has token {token}, {holder} had {newest} before");
                 self.violated(Rule::Locks, what);
