@@ -145,7 +145,8 @@ impl Routes {
         self.change(backend, Some(Entry::Waiting(waiting)));
     }
 
-    /// Lets requests through. The result tells who is connected; its idle time begins now.
+    /// Lets requests through. The result tells who is connected; its idle time begins now, or once its
+    /// fence opens.
     pub fn open(
         &self,
         backend: &BackendId,

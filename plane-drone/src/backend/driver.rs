@@ -6,7 +6,7 @@ use super::{
     machine::{Action, Event, Report, State, What, step},
     probe, watch,
 };
-use crate::{engine::EngineError, store::Outgoing};
+use crate::{engine::EngineError, route::Activity, store::Outgoing};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use plane_core::{
@@ -68,6 +68,8 @@ pub(super) struct Driver {
     container: Arc<Mutex<()>>,
     /// Cancelled once what the container wrote is passed on.
     lines_done: Option<CancellationToken>,
+    /// Who is connected, from the opening of the route until idleness is waited for.
+    opened: Option<Arc<Activity>>,
 }
 
 impl Driver {
@@ -96,6 +98,7 @@ impl Driver {
             phase,
             container,
             lines_done: None,
+            opened: None,
         }
     }
 
@@ -181,13 +184,12 @@ impl Driver {
     }
 
     /// What changes a route is done before the state is visible: who sees Ready can reach it.
-    fn route(&self, action: &Action) {
+    fn route(&mut self, action: &Action) {
         match action {
             Action::OpenRoute(ip) => {
                 let address = SocketAddr::new(*ip, self.request.executable.port());
-                // Who waits for idleness does so once the route is open, and asks the table for it.
                 let (token, fence) = (self.request.bearer_token.clone(), self.parts.fence_of(&self.request));
-                self.parts.routes.open(self.id(), address, token, fence);
+                self.opened = Some(self.parts.routes.open(self.id(), address, token, fence));
             }
             Action::CloseRoute => self.parts.routes.close(self.id()),
             Action::PullImage
@@ -283,14 +285,12 @@ impl Driver {
             Action::MeasureUse => self.beside("use", async move { watch::tell_use(&parts, &id).await }),
             Action::WatchIdle => {
                 let limit = Duration::from_secs(self.request.max_idle_secs.get());
-                self.in_phase("idle", async move {
-                    match parts.routes.find(id.as_str()) {
-                        crate::route::Found::Open(route) => route.activity.clone().idle_for(limit).await,
-                        // The route was closed: something else ends the backend.
-                        _ => std::future::pending().await,
-                    }
-                    What::WentIdle
-                });
+                if let Some(activity) = self.opened.take() {
+                    self.in_phase("idle", async move {
+                        activity.idle_for(limit).await;
+                        What::WentIdle
+                    });
+                }
             }
             Action::StopContainer(grace) => self.in_life("stop", async move {
                 let _turn = container.lock().await;

@@ -22,11 +22,15 @@ const IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// An engine with room for one container.
 #[derive(Default)]
-struct OneContainer(Mutex<Option<Container>>);
+struct OneContainer {
+    container: Mutex<Option<Container>>,
+    /// Cancelled once somebody waits for the container's end.
+    watched: CancellationToken,
+}
 
 impl OneContainer {
     fn container(&self) -> MutexGuard<'_, Option<Container>> {
-        self.0.lock().unwrap()
+        self.container.lock().unwrap()
     }
 }
 
@@ -36,8 +40,7 @@ impl Engine for OneContainer {
         Ok(())
     }
     async fn create(&self, _: &BackendId, _: &Executable) -> Result<(), EngineError> {
-        let end = End::Exited { code: 143, oom_killed: false };
-        *self.container() = Some(Container { running: false, started: false, ip: Some(IP), end });
+        *self.container() = Some(Container { running: false, started: false, ..running() });
         Ok(())
     }
     async fn start(&self, _: &BackendId) -> Result<Option<IpAddr>, EngineError> {
@@ -50,6 +53,7 @@ impl Engine for OneContainer {
         Ok(self.container().clone())
     }
     async fn wait(&self, _: &BackendId) -> Result<End, EngineError> {
+        self.watched.cancel();
         std::future::pending().await
     }
     async fn stop(&self, _: &BackendId, _: Duration) -> Result<Option<i64>, EngineError> {
@@ -86,30 +90,69 @@ impl TimeSource for Breaking {
     }
 }
 
-#[tokio::test]
-async fn a_backend_whose_driver_panics_is_taken_up_again_and_can_be_ended() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
-    let (engine, routes, breaks) =
-        (Arc::new(OneContainer::default()), Routes::default(), Arc::new(AtomicBool::new(false)));
-    let parts = Parts {
+fn store(folder: &tempfile::TempDir) -> Store {
+    Store::open(&folder.path().join("drone.sqlite3")).unwrap()
+}
+
+/// A drone with a fence that is closed.
+fn parts(engine: &Arc<OneContainer>, store: &Store, clock: Clock) -> Parts {
+    Parts {
         cluster: "plane.test".parse().unwrap(),
         drone: "d".parse().unwrap(),
         engine: engine.clone(),
         store: store.clone(),
-        routes: routes.clone(),
+        routes: Routes::default(),
         limits: Limits { load: Duration::from_secs(900), ready: Duration::from_secs(900) },
         nats: value::channel(None).1,
         tasks: Tasks::new(),
-        fence: Arc::new(Fence::closed(Clock::machine(), Duration::ZERO)),
-        clock: BootClock::of_machine(Clock::from_source(Breaking(breaks.clone()))),
-    };
-    let drivers = Drivers::resume(parts).await.unwrap();
-    let request: SpawnRequest = serde_json::from_value(serde_json::json!({
+        fence: Arc::new(Fence::closed(Clock::machine(), Duration::from_secs(45))),
+        clock: BootClock::of_machine(clock),
+    }
+}
+
+fn request() -> SpawnRequest {
+    serde_json::from_value(serde_json::json!({
         "cluster": "plane.test", "drone_id": "d", "max_idle_secs": 1, "backend_id": "b", "metadata": {},
         "executable": {"image": "i", "env": {}, "port": 1, "resource_limits": {}},
     }))
-    .unwrap();
+    .unwrap()
+}
+
+fn running() -> Container {
+    let end = End::Exited { code: 143, oom_killed: false };
+    Container { running: true, started: true, ip: Some(IP), end }
+}
+
+#[tokio::test]
+async fn a_locked_backend_that_outlived_its_drones_process_ends_once_nobody_comes_though_they_could() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, engine) = (store(&folder), Arc::new(OneContainer::default()));
+    let parts = parts(&engine, &store, Clock::machine());
+    let (fence, routes) = (parts.fence.clone(), parts.routes.clone());
+    let request = SpawnRequest { lock: Some("l".parse().unwrap()), ..request() };
+    let (backend, state) = (request.backend_id.clone(), State::Ready { since: Timestamp::now(), ip: IP });
+    store.insert(&request, &state).await.unwrap();
+    store.persist(&backend, &state, &parts.clock.now(), &[]).await.unwrap();
+    *engine.container() = Some(running());
+    let drivers = Drivers::resume(parts).await.unwrap();
+    engine.watched.cancelled().await;
+    // What watches the container began together with what waits for idleness.
+    tokio::task::yield_now().await;
+    assert!(matches!(routes.find("b"), Found::Fenced));
+    fence.extend(Clock::machine().boot(), Duration::from_secs(45));
+    tokio::time::timeout(Duration::from_secs(10), drivers.ended(&backend)).await.expect("it goes on");
+    let ended = drivers.ended_since(Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!((ended.len(), ended[0].state), (1, BackendState::Swept));
+}
+
+#[tokio::test]
+async fn a_backend_whose_driver_panics_is_taken_up_again_and_can_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, engine, breaks) = (store(&folder), Arc::new(OneContainer::default()), Arc::new(AtomicBool::new(false)));
+    let parts = parts(&engine, &store, Clock::from_source(Breaking(breaks.clone())));
+    let routes = parts.routes.clone();
+    let drivers = Drivers::resume(parts).await.unwrap();
+    let request = request();
     let backend = request.backend_id.clone();
     assert_eq!(drivers.offer(&request).await.unwrap(), Offered::New);
     drivers.begin(request).await.unwrap();

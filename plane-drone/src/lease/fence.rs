@@ -58,6 +58,13 @@ impl Fence {
         self.term.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Resolves once what holds locks may be reached.
+    pub(crate) async fn opened(&self) {
+        while !self.is_open() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Resolves once there was contact, or has been none for too long.
     pub(crate) async fn settled(&self) {
         while !self.is_open() && !self.is_overdue() {

@@ -18,7 +18,7 @@ const SEALED: u64 = 1 << 63;
 #[derive(Debug)]
 pub struct Activity {
     count: AtomicU64,
-    /// When the last one ended, in ms since `began`.
+    /// When the last one ended, or the first one could have come, in ms since `began`.
     idle_since: AtomicU64,
     began: Instant,
     became_idle: Notify,
@@ -54,13 +54,23 @@ impl Activity {
         (before & SEALED == 0).then_some(entered)
     }
 
+    fn note_idle(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.idle_since.fetch_max(now, Ordering::AcqRel);
+    }
+
     /// How many are in flight.
     pub fn in_flight(&self) -> u64 {
         self.count.load(Ordering::Acquire) & !SEALED
     }
 
-    /// Waits until nobody was connected for `limit`; from then on nobody can be.
+    /// Waits until nobody was connected for `limit`; from then on nobody can be. The time during which the fence was not
+    /// open yet does not count: people were refused.
     pub async fn idle_for(&self, limit: Duration) {
+        if let Some(fence) = self.fence.as_ref().filter(|fence| !fence.is_open()) {
+            fence.opened().await;
+            self.note_idle();
+        }
         loop {
             let ended = self.became_idle.notified();
             if self.in_flight() > 0 {
@@ -89,8 +99,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.idle_since.fetch_max(now, Ordering::AcqRel);
+        self.0.note_idle();
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.became_idle.notify_one();
         }

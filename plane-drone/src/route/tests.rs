@@ -1,4 +1,5 @@
 use super::{target::*, *};
+use plane_core::clock::{Clock, TimeSource};
 use proptest::prelude::*;
 
 fn cluster() -> plane_core::id::ClusterName {
@@ -110,6 +111,28 @@ async fn idle_is_counted_from_the_end_of_the_last_one() {
     assert_eq!(began.elapsed().as_secs(), 15);
     assert!(activity.enter().is_none());
     assert_eq!(activity.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_is_not_counted_while_the_fence_keeps_people_out() {
+    struct Paused(Instant);
+    impl TimeSource for Paused {
+        fn wall(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        fn boot(&self) -> Duration {
+            self.0.elapsed()
+        }
+    }
+    let (began, patience) = (Instant::now(), Duration::from_secs(60));
+    let fence = Arc::new(Fence::closed(Clock::from_source(Paused(began)), patience));
+    let activity = Activity::behind(Some(fence.clone()));
+    let contact = async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        fence.extend(began.elapsed(), patience);
+    };
+    tokio::join!(activity.idle_for(Duration::from_secs(3)), contact);
+    assert_eq!(began.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]
