@@ -28,10 +28,10 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
     let (nats, store, stop, all) = (nats.clone(), store.clone(), tasks.stop_token(), tasks.clone());
     let wake = store.outbox_news();
     tasks.spawn_essential("outbox", async move {
-        let (mut pause, mut after) = (Duration::from_millis(50), 0);
+        let (mut pause, mut pass) = (Duration::from_millis(50), Pass::default());
         let mut refused = Refused::default();
         while !all.failed() {
-            let round = send_round(&nats, &store, &mut after, &mut refused).await;
+            let round = send_round(&nats, &store, &mut pass, &mut refused).await;
             let wait = match round {
                 Round::Empty => {
                     tokio::select! { () = stop.cancelled() => return, () = wake.notified() => {} }
@@ -47,7 +47,7 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
             tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(wait) => {} }
         }
         if !all.failed() {
-            let _ = send_round(&nats, &store, &mut 0, &mut refused).await;
+            let _ = send_round(&nats, &store, &mut Pass::default(), &mut refused).await;
         }
     });
 }
@@ -58,13 +58,23 @@ enum Round {
     Stuck,
 }
 
-/// The oldest message of each of the next backends behind `after`, which is moved on; at their end it begins anew.
-async fn next_batch(store: &Store, after: &mut i64) -> Result<Vec<(i64, Outgoing)>, StoreError> {
-    let mut waiting = store.next_outgoing(*after, BATCH).await?;
-    if waiting.is_empty() && *after != 0 {
-        waiting = store.next_outgoing(0, BATCH).await?;
+/// One way through the outbox. It ends at what was the newest when it began: however much comes in, what could not be
+/// sent is soon tried again.
+#[derive(Debug, Default)]
+struct Pass {
+    after: i64,
+    newest: i64,
+}
+
+/// The oldest message of each of the next backends of a pass, which is moved on; at its end another one begins.
+async fn next_batch(store: &Store, pass: &mut Pass) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+    let mut waiting = store.next_outgoing(pass.after, pass.newest, BATCH).await?;
+    if waiting.is_empty() {
+        let newest = store.outgoing().await?.map_or(0, |(_, newest)| newest);
+        *pass = Pass { after: 0, newest };
+        waiting = store.next_outgoing(0, newest, BATCH).await?;
     }
-    *after = waiting.last().map_or(0, |(number, _)| *number);
+    pass.after = waiting.last().map_or(pass.newest, |(number, _)| *number);
     Ok(waiting)
 }
 
@@ -89,8 +99,8 @@ impl Refused {
     }
 }
 
-async fn send_round(nats: &Nats, store: &Store, after: &mut i64, refused: &mut Refused) -> Round {
-    let waiting = match next_batch(store, after).await {
+async fn send_round(nats: &Nats, store: &Store, pass: &mut Pass, refused: &mut Refused) -> Round {
+    let waiting = match next_batch(store, pass).await {
         Ok(waiting) if waiting.is_empty() => return Round::Empty,
         Ok(waiting) => waiting,
         Err(error) => {
@@ -161,8 +171,8 @@ mod tests {
         store.say_again(&Outgoing::Log(line)).await.unwrap();
     }
 
-    async fn next(store: &Store, after: &mut i64) -> Vec<String> {
-        let batch = next_batch(store, after).await.unwrap();
+    async fn next(store: &Store, pass: &mut Pass) -> Vec<String> {
+        let batch = next_batch(store, pass).await.unwrap();
         batch.iter().map(|(_, message)| message.backend().to_string()).collect()
     }
 
@@ -228,19 +238,35 @@ mod tests {
     async fn stuck_messages_keep_no_other_backend_waiting() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
-        let mut after = 0;
+        let mut pass = Pass::default();
         for _ in 0..=BATCH {
             say(&store, "stuck").await;
         }
         say(&store, "other").await;
-        assert_eq!(next(&store, &mut after).await, ["stuck", "other"]);
+        assert_eq!(next(&store, &mut pass).await, ["stuck", "other"]);
         // Nothing of that could be sent; now so many backends are stuck that one more has no place in the round.
         for number in 2..=BATCH {
             say(&store, &format!("stuck-{number}")).await;
         }
-        assert_eq!(next(&store, &mut after).await.len(), BATCH as usize - 1);
-        assert_eq!(next(&store, &mut after).await.len(), BATCH as usize);
-        assert_eq!(next(&store, &mut after).await, [format!("stuck-{BATCH}")]);
-        assert_eq!(next(&store, &mut after).await[..2], ["stuck", "other"]);
+        assert_eq!(next(&store, &mut pass).await.len(), BATCH as usize);
+        assert_eq!(next(&store, &mut pass).await, [format!("stuck-{BATCH}")]);
+        assert_eq!(next(&store, &mut pass).await[..2], ["stuck", "other"]);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_sent_is_tried_again_however_much_comes_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+        let mut pass = Pass::default();
+        say(&store, "stuck").await;
+        assert_eq!(next(&store, &mut pass).await, ["stuck"]);
+        for number in 0..3 {
+            let other = format!("other-{number}");
+            say(&store, &other).await;
+            let batch = next_batch(&store, &mut pass).await.unwrap();
+            let backends: Vec<String> = batch.iter().map(|(_, message)| message.backend().to_string()).collect();
+            assert_eq!(backends, ["stuck".to_owned(), other]);
+            store.acknowledge(vec![batch[1].0]).await.unwrap();
+        }
     }
 }

@@ -59,17 +59,18 @@ impl Store {
         .await
     }
 
-    /// What is to be told next: the oldest message of each backend, where its number is above `after`. Gives at most
-    /// `limit` messages, in the order of the numbers that they are acknowledged by.
+    /// What is to be told next: the oldest message of each backend, where its number is above `after` and at most
+    /// `newest`. Gives at most `limit` messages, in the order of the numbers that they are acknowledged by.
     ///
     /// # Errors
     /// Where the database refuses.
-    pub async fn next_outgoing(&self, after: i64, limit: u32) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+    pub async fn next_outgoing(&self, after: i64, newest: i64, limit: u32) -> Result<Vec<(i64, Outgoing)>, StoreError> {
         self.call(move |connection| {
-            let sql = "SELECT min(number) AS oldest, message FROM outbox GROUP BY backend HAVING oldest > ?
-                       ORDER BY oldest LIMIT ?";
+            let sql = "SELECT min(number) AS oldest, message FROM outbox GROUP BY backend
+                       HAVING oldest > ? AND oldest <= ? ORDER BY oldest LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![after, limit], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?));
+            let rows = statement.query_map(params![after, newest, limit], row)?;
             rows.map(|row| {
                 let (number, message) = row?;
                 Ok((number, serde_json::from_str(&message)?))

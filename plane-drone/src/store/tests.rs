@@ -61,11 +61,11 @@ async fn what_is_written_is_there_after_a_restart() {
     assert!(store.draining().await.unwrap());
     assert_eq!(store.drone_id(None).await.unwrap(), id);
     for text in ["1", "2"] {
-        let waiting = store.next_outgoing(0, 10).await.unwrap();
+        let waiting = store.next_outgoing(0, i64::MAX, 10).await.unwrap();
         assert_eq!(waiting.iter().map(|(_, say)| say.clone()).collect::<Vec<_>>(), [line("a", text)]);
         store.acknowledge(vec![waiting[0].0]).await.unwrap();
     }
-    assert_eq!(store.next_outgoing(0, 10).await.unwrap(), []);
+    assert_eq!(store.next_outgoing(0, i64::MAX, 10).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn an_id_that_the_log_gives_out_again_is_taken_again_once_all_of_its_end_i
     assert_eq!(insert(Some(8)).await, Inserted::Known, "it has not ended");
     ends(&[line("a", "1")]).await;
     assert_eq!(insert(Some(8)).await, Inserted::Known, "its end is not told");
-    let waiting = store.next_outgoing(0, 10).await.unwrap();
+    let waiting = store.next_outgoing(0, i64::MAX, 10).await.unwrap();
     store.acknowledge(vec![waiting[0].0]).await.unwrap();
     store.say_again(&line("other", "1")).await.unwrap();
     for late in [None, Some(6), Some(7)] {
