@@ -27,7 +27,7 @@ mod lease;
 struct OddHost {
     draining: AtomicBool,
     takes: bool,
-    undecided: Vec<SpawnRequest>,
+    undecided: Mutex<Vec<SpawnRequest>>,
     begun: Mutex<Vec<BackendId>>,
     terminated: Mutex<Vec<BackendId>>,
     processes: Mutex<Vec<String>>,
@@ -59,7 +59,8 @@ impl Host for OddHost {
         assert!(self.takes, "on purpose");
         Ok(Offered::New)
     }
-    async fn discard(&self, _: &BackendId) -> Result<(), HostError> {
+    async fn discard(&self, backend: &BackendId) -> Result<(), HostError> {
+        self.undecided.lock().unwrap().retain(|request| request.backend_id != *backend);
         Ok(())
     }
     async fn begin(&self, request: SpawnRequest) -> Result<(), HostError> {
@@ -67,7 +68,7 @@ impl Host for OddHost {
         Ok(())
     }
     async fn undecided(&self) -> Result<Vec<SpawnRequest>, HostError> {
-        Ok(self.undecided.clone())
+        Ok(self.undecided.lock().unwrap().clone())
     }
     fn live(&self) -> Vec<LiveBackend> {
         Vec::new()
@@ -295,7 +296,7 @@ async fn a_drone_that_drains_is_not_drained_before_earlier_offers_are_decided() 
         BackendMessage::Assignment(assigned),
     );
     assert_eq!(nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into()), 1);
-    let host = OddHost { undecided: vec![offered], draining: AtomicBool::new(true), ..OddHost::default() };
+    let host = OddHost { undecided: Mutex::new(vec![offered]), draining: AtomicBool::new(true), ..OddHost::default() };
     let agent = started(parts(&Arc::new(host), &nobody, Clock::machine()), &Tasks::new()).await;
     // Nobody has decided about it.
     for _ in 0..10 {

@@ -140,7 +140,7 @@ impl Keeper<'_> {
                 false => Left::Doubtful,
             };
         }
-        if self.left == Left::Doubtful && (self.agent.is_certain() || !left_locked(self.agent)) {
+        if self.left == Left::Doubtful && (self.agent.is_certain() || !left_locked(self.agent).await) {
             self.left = Left::Settled;
         }
         match self.left {

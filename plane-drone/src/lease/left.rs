@@ -4,12 +4,15 @@
 //! cluster of servers the log may lose what it had while the one that the drone is connected to runs on; there, and
 //! while controllers doubt, they say what is certain when what runs here is announced.
 
-use crate::{agent::Agent, host::LiveBackend};
+use crate::{agent::Agent, host::HostError};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use plane_core::{
     id::{BackendId, LockName},
-    message::state::{EntryBody, HEARTBEAT_SUBJECT, Heartbeat, Holder, StateEntry, lock_subject},
+    message::{
+        schedule::SpawnRequest,
+        state::{EntryBody, HEARTBEAT_SUBJECT, Heartbeat, Holder, StateEntry, lock_subject},
+    },
     nats::{NatsError, StreamName},
 };
 use std::time::Duration;
@@ -19,15 +22,21 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Locks that are asked for at once.
 const READERS: usize = 64;
 
-/// Whether any backend that runs here was given a lock.
-pub(super) fn left_locked(agent: &Agent) -> bool {
-    agent.host.live().iter().any(|live| live.request.lock.is_some())
+/// Whether any backend that runs here, or may yet begin by an earlier offer, was given a lock.
+pub(super) async fn left_locked(agent: &Agent) -> bool {
+    match locks(agent).await {
+        Ok(locks) => !locks.is_empty(),
+        Err(error) => {
+            tracing::error!(%error, "what an earlier process left is not known; it is looked at again with the next lease");
+            true
+        }
+    }
 }
 
-/// Whether it is certain that all backends that run here hold the locks that they were given. Waits until the log can be
-/// asked.
+/// Whether it is certain that all backends that run here, or may yet begin by an earlier offer, hold the locks that they
+/// were given. Waits until the log can be asked.
 pub(super) async fn hold_their_locks(agent: &Agent) -> bool {
-    let held: Vec<(LockName, Holder)> = agent.host.live().iter().filter_map(given).collect();
+    let held = patiently(|| locks(agent)).await;
     if held.is_empty() {
         return true;
     }
@@ -46,7 +55,7 @@ pub(super) async fn hold_their_locks(agent: &Agent) -> bool {
     all_hold && certain
 }
 
-async fn patiently<T, F: Future<Output = Result<T, NatsError>>>(look: impl Fn() -> F) -> T {
+async fn patiently<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(look: impl Fn() -> F) -> T {
     loop {
         match look().await {
             Ok(found) => return found,
@@ -71,12 +80,21 @@ async fn vouched(agent: &Agent) -> Result<Option<Timestamp>, NatsError> {
     Ok(heartbeat.vouches(&agent.nats.server(), made).then_some(made))
 }
 
+/// The locks that were given to what runs here, and to what was offered to an earlier process and may yet begin.
+async fn locks(agent: &Agent) -> Result<Vec<(LockName, Holder)>, HostError> {
+    // Looked at first: what is begun meanwhile is among one of the two.
+    let undecided = agent.host.undecided().await?;
+    let live = agent.host.live();
+    let requests = live.iter().map(|live| &*live.request).chain(&undecided);
+    Ok(requests.filter_map(given).collect())
+}
+
 /// The lock that a backend was given.
-fn given(live: &LiveBackend) -> Option<(LockName, Holder)> {
-    let backend: &BackendId = &live.request.backend_id;
-    let lock = live.request.lock.clone()?;
+fn given(request: &SpawnRequest) -> Option<(LockName, Holder)> {
+    let backend: &BackendId = &request.backend_id;
+    let lock = request.lock.clone()?;
     // Without a token it holds nothing that the log could tell of.
-    let token = live.request.fencing_token.unwrap_or_default();
+    let token = request.fencing_token.unwrap_or_default();
     Some((lock, Holder { backend: backend.clone(), token }))
 }
 

@@ -157,3 +157,29 @@ async fn the_times_of_leases_rise_whatever_the_clock_is_set_to() {
         newest = timestamp;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_fence_stays_closed_until_it_is_certain_that_earlier_offers_hold_their_locks() {
+    for (lock, becomes_certain) in [(None, false), (Some("l"), true), (Some("l"), false)] {
+        let (nobody, lock) = (Arc::new(Nobody::default()), lock.map(|lock| lock.parse().unwrap()));
+        let is_locked = lock.is_some();
+        let offered = SpawnRequest { assignment_seq: Some(1), lock, fencing_token: Some(7), ..request("b") };
+        let backend = offered.backend_id.clone();
+        let host = Arc::new(OddHost { undecided: Mutex::new(vec![offered]), ..OddHost::default() });
+        host.processes.lock().unwrap().push("a".to_owned());
+        nobody.lease("nonce.a", 5);
+        let agent = started(parts(&host, &nobody, clock().0), &Tasks::new()).await;
+        // For longer than a fence is open: the lease is renewed meanwhile.
+        for _ in 0..60 {
+            seconds(1).await;
+            assert_eq!(agent.fence.is_open(), !is_locked);
+        }
+        match becomes_certain {
+            true => agent.add_answers(Vec::new(), true),
+            // It was decided about: it is not among them any more.
+            false => host.discard(&backend).await.unwrap(),
+        }
+        seconds(11).await;
+        assert!(agent.fence.is_open());
+    }
+}
