@@ -64,7 +64,7 @@ pub trait Host: Send + Sync + 'static {
     async fn give_up(&self, backend: &BackendId, reason: &str);
     /// Resolves once a backend has reached its final state.
     async fn ended(&self, backend: &BackendId);
-    /// Backends that reached their final state at `since` or later.
+    /// Backends that reached their final state at `since` or later, where all of that has been reported.
     async fn ended_since(&self, since: Timestamp) -> Result<Vec<AnnouncedBackend>, HostError>;
     /// The log gives this drone a backend that was not told. One that ended is reported again; one that is not known is
     /// reported Lost and never started.

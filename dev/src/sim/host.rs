@@ -439,8 +439,11 @@ impl Host for SimHost {
 
     async fn ended_since(&self, since: Timestamp) -> Result<Vec<AnnouncedBackend>, HostError> {
         let disk = lock(&self.disk);
-        let ended =
-            disk.rows.values().filter(|row| matches!(row.phase, Phase::Ended { .. }) && row.reported.1 >= since);
+        let is_told = |row: &Row| disk.outbox.iter().all(|(_, report)| report.backend != row.request.backend_id);
+        let ended = disk
+            .rows
+            .values()
+            .filter(|row| matches!(row.phase, Phase::Ended { .. }) && row.reported.1 >= since && is_told(row));
         Ok(ended.map(announced).collect())
     }
 

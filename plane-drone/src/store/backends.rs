@@ -162,13 +162,15 @@ impl Store {
     }
 
     /// The backends that have reached their final state, those whose life is over only if that was at `since` or later.
+    /// Those of which something waits in the outbox are left out: what is told there has the reason and the exit status.
     ///
     /// # Errors
     /// As [`Self::unfinished`].
     pub async fn finals_since(&self, since: Timestamp) -> Result<Vec<Known>, StoreError> {
         self.call(move |connection| {
-            let mut statement =
-                connection.prepare("SELECT request, state, entered FROM backend WHERE ended IS NULL OR ended >= ?")?;
+            let sql = "SELECT request, state, entered FROM backend WHERE (ended IS NULL OR ended >= ?)
+                       AND id NOT IN (SELECT backend FROM outbox)";
+            let mut statement = connection.prepare(sql)?;
             let rows = statement.query_map([since.as_millisecond()], columns)?;
             let all: Vec<Known> = rows.map(|row| known(row?)).collect::<Result<_, StoreError>>()?;
             Ok(all.into_iter().filter(|known| known.state.is_final()).collect())

@@ -98,6 +98,24 @@ async fn an_id_that_the_log_gives_out_again_is_taken_again_once_all_of_its_end_i
     assert_eq!(store.insert(&again, &new()).await.unwrap(), Inserted::Known);
 }
 
+#[tokio::test]
+async fn an_end_is_announced_once_it_has_been_told_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+    for (id, say) in [("a", vec![line("a", "1"), line("a", "2")]), ("b", Vec::new())] {
+        store.insert(&request(id), &new()).await.unwrap();
+        store.persist(&id.parse().unwrap(), &gone(new()), &entered(), &say).await.unwrap();
+    }
+    for announced in [vec!["b"], vec!["b"], vec!["a", "b"]] {
+        let finals = store.finals_since(Timestamp::UNIX_EPOCH).await.unwrap();
+        let mut finals: Vec<_> = finals.iter().map(|known| known.request.backend_id.as_str()).collect();
+        finals.sort_unstable();
+        assert_eq!(finals, announced);
+        let waiting = store.next_outgoing(0, i64::MAX, 1).await.unwrap();
+        store.acknowledge(waiting.into_iter().map(|(number, _)| number).collect()).await.unwrap();
+    }
+}
+
 /// Opens a database that the thread of a dropped store is about to let go of.
 async fn reopened(path: &Path) -> Store {
     loop {
