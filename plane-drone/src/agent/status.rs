@@ -15,6 +15,8 @@ use std::{sync::Arc, time::Duration};
 
 /// How often a drone gives a sign of life.
 const STATUS_EVERY: Duration = Duration::from_secs(4);
+/// How long the last one of a drone that stops may take.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl Agent {
     pub(super) async fn serve_drain(self: Arc<Self>) -> Result<Serving, NatsError> {
@@ -89,7 +91,9 @@ impl Agent {
         let stop = self.tasks.stop_token();
         loop {
             let served = self.is_served();
-            self.say().await;
+            if stop.run_until_cancelled(self.say()).await.is_none() {
+                break;
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -102,7 +106,10 @@ impl Agent {
         if self.life().unheard {
             return;
         }
-        self.say().await;
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.nats.flush()).await;
+        let last = async {
+            self.say().await;
+            let _ = self.nats.flush().await;
+        };
+        let _ = tokio::time::timeout(LAST_WORD, last).await;
     }
 }

@@ -101,6 +101,8 @@ pub(crate) struct Nobody {
     pub(crate) said: Mutex<Vec<String>>,
     /// It panics where something is to be stored.
     broken: bool,
+    /// What is published waits, as in a client's full queue.
+    full: AtomicBool,
 }
 
 impl Nobody {
@@ -128,6 +130,9 @@ impl Nobody {
 impl Transport for Nobody {
     async fn publish(&self, subject: String, _: Bytes) -> Result<(), NatsError> {
         self.note(&subject);
+        if self.full.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
     async fn request(&self, subject: String, _: Bytes, _: Duration) -> Result<Bytes, NatsError> {
@@ -308,4 +313,17 @@ async fn a_drone_that_drains_is_not_drained_before_earlier_offers_are_decided() 
     nobody.put(entry.subject(), serde_json::to_vec(&entry).unwrap().into());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(agent.state().0, DroneState::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drone_whose_signs_of_life_are_stuck_stops() {
+    for full_later in [false, true] {
+        let (host, nobody, tasks) = (Arc::default(), Arc::new(Nobody::default()), Tasks::new());
+        nobody.full.store(!full_later, Ordering::Relaxed);
+        let _agent = started(parts(&host, &nobody, Clock::machine()), &tasks).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(nobody.has_said("drone.d.status"));
+        nobody.full.store(true, Ordering::Relaxed);
+        assert!(tasks.shut_down(Duration::from_secs(5)).await, "{full_later}");
+    }
 }
