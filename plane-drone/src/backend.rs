@@ -280,7 +280,10 @@ impl Host for Drivers {
     }
 
     async fn discard(&self, backend: &BackendId) -> Result<(), HostError> {
-        Ok(self.parts.store.discard(backend).await?)
+        self.parts.store.discard(backend).await?;
+        // Requests for what an earlier process was offered have waited since this one began.
+        self.parts.routes.forget(backend);
+        Ok(())
     }
 
     async fn begin(&self, request: SpawnRequest) -> Result<(), HostError> {

@@ -174,6 +174,11 @@ impl Routes {
         self.change(backend, None);
     }
 
+    /// Lets nobody wait any more for a backend that never began.
+    pub fn forget(&self, backend: &BackendId) {
+        self.change(backend, None);
+    }
+
     /// Whether a backend has ended and is remembered. Readers do not wait for each other.
     fn has_ended(&self, backend: &str) -> bool {
         let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner);

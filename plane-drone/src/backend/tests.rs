@@ -149,6 +149,23 @@ async fn a_locked_backend_that_outlived_its_drones_process_ends_once_nobody_come
 }
 
 #[tokio::test]
+async fn requests_for_an_earlier_offer_wait_until_that_is_decided_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, engine) = (store(&folder), Arc::new(OneContainer::default()));
+    let parts = parts(&engine, &store, Clock::machine());
+    let routes = parts.routes.clone();
+    let offered = SpawnRequest { assignment_seq: Some(1), ..request() };
+    store.insert(&offered, &State::New { since: Timestamp::now() }).await.unwrap();
+    let ways = crate::Ways { routes: routes.clone(), fence: parts.fence.clone() };
+    crate::prepare_routes(&store, &ways).await.unwrap();
+    let drivers = Drivers::resume(parts).await.unwrap();
+    let Found::Waiting(waiting) = routes.find("b") else { panic!("not waiting") };
+    drivers.discard(&offered.backend_id).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), waiting.settled()).await.expect("it is held on");
+    assert!(matches!(routes.find("b"), Found::Unknown));
+}
+
+#[tokio::test]
 async fn a_backend_whose_driver_panics_is_taken_up_again_and_can_be_ended() {
     let folder = tempfile::tempdir().unwrap();
     let (store, engine, breaks) = (store(&folder), Arc::new(OneContainer::default()), Arc::new(AtomicBool::new(false)));
