@@ -64,6 +64,8 @@ pub(super) struct Driver {
     life: Tasks,
     /// What of it ends with the present kind of state.
     phase: Tasks,
+    /// The stops under way, which end where one without grace is begun.
+    stops: Tasks,
     /// One call at a time changes the container: what was begun late must not undo what was decided after it.
     container: Arc<Mutex<()>>,
     /// Cancelled once what the container wrote is passed on.
@@ -83,7 +85,7 @@ impl Driver {
         ended: CancellationToken,
     ) -> Self {
         let life = parts.tasks.child();
-        let phase = life.child();
+        let (phase, stops) = (life.child(), life.child());
         let container = Arc::default();
         Self {
             parts,
@@ -96,6 +98,7 @@ impl Driver {
             ended,
             life,
             phase,
+            stops,
             container,
             lines_done: None,
             opened: None,
@@ -113,7 +116,7 @@ impl Driver {
             tracing::error!(backend = %self.id(), state = ?self.state, "what drives it panicked; it is taken up again");
             self.life.stop_token().cancel();
             self.life = self.parts.tasks.child();
-            self.phase = self.life.child();
+            (self.phase, self.stops) = (self.life.child(), self.life.child());
             self.parts.tasks.stop_token().run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await;
             origin = Origin::EarlierRun;
         }
@@ -292,16 +295,22 @@ impl Driver {
                     });
                 }
             }
-            Action::StopContainer(grace) => self.in_life("stop", async move {
-                let _turn = container.lock().await;
-                match engine.stop(&id, grace).await {
-                    Ok(code) => What::StopDone(code),
-                    Err(EngineError(error)) => {
-                        tracing::warn!(backend = %id, error, "a container does not stop; trying again");
-                        What::StopFailed(error)
-                    }
+            Action::StopContainer(grace) => {
+                if grace.is_zero() {
+                    self.stops.stop_token().cancel();
+                    self.stops = self.life.child();
                 }
-            }),
+                self.run_in(&self.stops, "stop", async move {
+                    let _turn = container.lock().await;
+                    match engine.stop(&id, grace).await {
+                        Ok(code) => What::StopDone(code),
+                        Err(EngineError(error)) => {
+                            tracing::warn!(backend = %id, error, "a container does not stop; trying again");
+                            What::StopFailed(error)
+                        }
+                    }
+                });
+            }
             Action::RemoveContainer => {
                 let lines_done = self.lines_done.take();
                 self.in_life("remove", async move {

@@ -26,6 +26,10 @@ struct OneContainer {
     container: Mutex<Option<Container>>,
     /// Cancelled once somebody waits for the container's end.
     watched: CancellationToken,
+    /// It ends by SIGKILL only.
+    is_stubborn: bool,
+    /// Cancelled once it has been asked to end.
+    asked: CancellationToken,
 }
 
 impl OneContainer {
@@ -56,7 +60,11 @@ impl Engine for OneContainer {
         self.watched.cancel();
         std::future::pending().await
     }
-    async fn stop(&self, _: &BackendId, _: Duration) -> Result<Option<i64>, EngineError> {
+    async fn stop(&self, _: &BackendId, grace: Duration) -> Result<Option<i64>, EngineError> {
+        self.asked.cancel();
+        if self.is_stubborn && !grace.is_zero() {
+            std::future::pending::<()>().await;
+        }
         if let Some(container) = &mut *self.container() {
             container.running = false;
         }
@@ -163,6 +171,22 @@ async fn requests_for_an_earlier_offer_wait_until_that_is_decided_about() {
     drivers.discard(&offered.backend_id).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), waiting.settled()).await.expect("it is held on");
     assert!(matches!(routes.find("b"), Found::Unknown));
+}
+
+#[tokio::test]
+async fn what_is_lost_is_killed_at_once_though_it_is_being_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, engine) = (store(&folder), Arc::new(OneContainer { is_stubborn: true, ..OneContainer::default() }));
+    let drivers = Drivers::resume(parts(&engine, &store, Clock::machine())).await.unwrap();
+    let backend = request().backend_id;
+    assert_eq!(drivers.offer(&request()).await.unwrap(), Offered::New);
+    drivers.begin(request()).await.unwrap();
+    engine.watched.cancelled().await;
+    drivers.terminate(&backend).await;
+    engine.asked.cancelled().await;
+    drivers.give_up(&backend, "on purpose").await;
+    tokio::time::timeout(Duration::from_secs(5), drivers.ended(&backend)).await.expect("it runs on");
+    assert_eq!(reported(&store, &backend).await, Some(BackendState::Terminated));
 }
 
 #[tokio::test]
