@@ -17,17 +17,26 @@ const BATCH: u32 = 256;
 /// How long a controller may take to acknowledge a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long what is under way, and the last try, may take once the tasks are stopped.
+const LAST_ROUNDS: Duration = Duration::from_secs(4);
 /// How long a line of log may keep what comes after it waiting while NATS is there: the stream of lines may be gone, or
 /// take nothing more, and the end of a backend is worth more than the words before it.
 const LINE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Empties the outbox for as long as the tasks run; at their end, what is left is tried once more. Nothing is told once
-/// they have failed: another process may be this drone, and what it runs by the same ids has not ended with what ran here.
-/// Where none is, the next process tells it.
+/// Empties the outbox for as long as the tasks run; at their end, what is left is tried once more where there is a
+/// connection. Nothing is told once they have failed: another process may be this drone, and what it runs by the same ids
+/// has not ended with what ran here. What stays is for the next process to tell.
 pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
     let (nats, store, stop, all) = (nats.clone(), store.clone(), tasks.stop_token(), tasks.clone());
     let wake = store.outbox_news();
-    tasks.spawn_essential("outbox", async move {
+    let over = {
+        let stop = stop.clone();
+        async move {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_ROUNDS).await;
+        }
+    };
+    let emptying = async move {
         let (mut pause, mut pass) = (Duration::from_millis(50), Pass::default());
         let mut refused = Refused::default();
         while !all.failed() {
@@ -46,9 +55,12 @@ pub(crate) fn start(nats: &Nats, store: &Store, tasks: &Tasks) {
             pause = (pause * 2).min(LONGEST_PAUSE);
             tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(wait) => {} }
         }
-        if !all.failed() {
+        if !all.failed() && nats.is_connected() {
             let _ = send_round(&nats, &store, &mut Pass::default(), &mut refused).await;
         }
+    };
+    tasks.spawn_essential("outbox", async move {
+        tokio::select! { () = emptying => {}, () = over => {} }
     });
 }
 
@@ -171,6 +183,18 @@ mod tests {
         store.say_again(&Outgoing::Log(line)).await.unwrap();
     }
 
+    fn report() -> Outgoing {
+        Outgoing::Status(StatusReport {
+            cluster: "plane.test".parse().unwrap(),
+            state: BackendState::Exited,
+            backend: "b".parse().unwrap(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+            drone: "d".parse().unwrap(),
+            reason: None,
+            exit_code: None,
+        })
+    }
+
     async fn next(store: &Store, pass: &mut Pass) -> Vec<String> {
         let batch = next_batch(store, pass).await.unwrap();
         batch.iter().map(|(_, message)| message.backend().to_string()).collect()
@@ -189,20 +213,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_drone_whose_place_another_has_taken_tells_nothing_more() {
-        for (taken_at_first, taken_later) in [(false, false), (true, true), (false, true)] {
+        let cases = [(true, false, false), (true, true, true), (true, false, true), (false, false, false)];
+        for (connected, taken_at_first, taken_later) in cases {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
-            let report = StatusReport {
-                cluster: "plane.test".parse().unwrap(),
-                state: BackendState::Exited,
-                backend: "b".parse().unwrap(),
-                time: jiff::Timestamp::UNIX_EPOCH,
-                drone: "d".parse().unwrap(),
-                reason: None,
-                exit_code: None,
-            };
-            store.say_again(&Outgoing::Status(report)).await.unwrap();
-            let (nobody, tasks) = (Arc::new(Nobody::default()), Tasks::new());
+            store.say_again(&report()).await.unwrap();
+            let (nobody, tasks) = (Arc::new(Nobody::connected(connected)), Tasks::new());
             let tried = || nobody.said.lock().unwrap().len();
             if taken_at_first {
                 tasks.fail("another process is this drone");
@@ -217,10 +233,26 @@ mod tests {
                 tasks.fail("another process is this drone");
             }
             assert!(tasks.shut_down(Duration::from_secs(5)).await);
-            // One that is stopped tries once more.
-            assert_eq!(tried() - before, usize::from(!taken_later), "{taken_at_first} {taken_later}");
+            // One that is stopped tries once more, where that makes sense.
+            let tries_again = connected && !taken_later;
+            assert_eq!(tried() - before, usize::from(tries_again), "{connected} {taken_at_first} {taken_later}");
             assert!(store.outgoing().await.unwrap().is_some());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drone_whose_reports_are_stuck_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("drone.sqlite3")).unwrap();
+        store.say_again(&report()).await.unwrap();
+        let (nobody, tasks) = (Arc::new(Nobody::full()), Tasks::new());
+        start(&Nats::over(nobody.clone()), &store, &tasks);
+        while nobody.said.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(tasks.shut_down(crate::STOP_DEADLINE).await);
+        assert!(!tasks.failed());
+        assert!(store.outgoing().await.unwrap().is_some());
     }
 
     #[tokio::test]

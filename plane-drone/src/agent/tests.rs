@@ -101,13 +101,23 @@ pub(crate) struct Nobody {
     pub(crate) said: Mutex<Vec<String>>,
     /// It panics where something is to be stored.
     broken: bool,
-    /// What is published waits, as in a client's full queue.
+    /// What is published or asked waits, as in a client's full queue.
     full: AtomicBool,
+    /// Whether there is a connection.
+    up: bool,
 }
 
 impl Nobody {
     pub(crate) fn broken() -> Self {
         Self { broken: true, ..Self::default() }
+    }
+
+    pub(crate) fn full() -> Self {
+        Self { full: true.into(), ..Self::default() }
+    }
+
+    pub(crate) fn connected(up: bool) -> Self {
+        Self { up, ..Self::default() }
     }
 
     fn put(&self, subject: String, payload: Bytes) -> u64 {
@@ -121,6 +131,12 @@ impl Nobody {
         self.said.lock().unwrap().push(subject.to_owned());
     }
 
+    async fn pass(&self) {
+        if self.full.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn has_said(&self, end: &str) -> bool {
         self.said.lock().unwrap().iter().any(|subject| subject.ends_with(end))
     }
@@ -130,13 +146,12 @@ impl Nobody {
 impl Transport for Nobody {
     async fn publish(&self, subject: String, _: Bytes) -> Result<(), NatsError> {
         self.note(&subject);
-        if self.full.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
+        self.pass().await;
         Ok(())
     }
     async fn request(&self, subject: String, _: Bytes, _: Duration) -> Result<Bytes, NatsError> {
         self.note(&subject);
+        self.pass().await;
         Err(NatsError::NoResponders(subject))
     }
     async fn subscribe(
@@ -183,7 +198,7 @@ impl Transport for Nobody {
         Ok(None)
     }
     fn connection(&self) -> watch::Receiver<Connection> {
-        watch::channel(Connection::default()).1
+        watch::channel(Connection { up: self.up, generation: 0 }).1
     }
     fn server(&self) -> String {
         "server".to_owned()
