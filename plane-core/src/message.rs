@@ -112,6 +112,25 @@ pub fn decode_answer<T: DeserializeOwned>(bytes: &[u8]) -> Result<Answer<T>, ser
     }
 }
 
+/// Reads a request from JSON.
+///
+/// # Errors
+/// Names the field and what was expected there; where the bytes are not JSON, the line and column.
+pub fn decode_request<M: Request>(bytes: &[u8]) -> Result<M, String> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(request) => return Ok(request),
+        Err(error) if error.is_data() => error,
+        Err(error) => return Err(error.to_string()),
+    };
+    let (text, position) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    let text = text.strip_suffix(&position).unwrap_or(&text);
+    // Noting the way to each field costs time, and good requests need none of it.
+    match serde_path_to_error::deserialize::<_, M>(&mut serde_json::Deserializer::from_slice(bytes)) {
+        Err(found) if found.path().iter().len() > 0 => Err(format!("{}: {text}", found.path())),
+        _ => Err(text.to_owned()),
+    }
+}
+
 /// Subjects, in one place, so that a writer and a listener cannot disagree.
 pub mod subject {
     use super::{BackendId, ClusterName, DroneId};

@@ -3,7 +3,7 @@
 use super::{
     Answer, Fault, Publish, Request,
     backend::{LogLine, PublicStatus, Stats, StatusReport, TerminateRequest},
-    decode_answer,
+    decode_answer, decode_request,
     drone::{AnnounceCall, AnnounceReply, AnnounceRequest, DrainRequest, DroneStatus, RegisterRequest, SetAcmeRecord},
     encode_answer,
     schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
@@ -182,12 +182,47 @@ fn rules_beyond_the_types_name_the_field() {
         ("/executable/port", json!(0)),
         ("/executable/port", json!(65536)),
         ("/executable/resource_limits/cpu_period_percent", json!(256)),
+        ("/executable/credentials/UsernamePassword/password", json!(1)),
+        ("/executable/env/A", json!(7)),
         ("/backend_id", json!("A.b")),
         ("/lock", json!("")),
     ] {
         let mut request = schedule();
         *request.pointer_mut(pointer).unwrap() = bad;
-        assert!(serde_json::from_value::<ScheduleRequest>(request).is_err(), "{pointer}");
+        let said = said::<ScheduleRequest>(&request);
+        assert!(said.starts_with(&format!("{}: ", pointer[1..].replace('/', "."))), "{pointer}: {said}");
+    }
+}
+
+fn said<M: Request + std::fmt::Debug>(request: &Value) -> String {
+    decode_request::<M>(request.to_string().as_bytes()).unwrap_err()
+}
+
+#[test]
+fn what_makes_a_request_unreadable_is_named() {
+    assert!(decode_request::<ScheduleRequest>(schedule().to_string().as_bytes()).is_ok());
+    let mut request = schedule();
+    request["max_idle_secs"] = json!(0);
+    assert_eq!(said::<ScheduleRequest>(&request), "max_idle_secs: invalid value: integer `0`, expected a nonzero u64");
+    let mut request = schedule();
+    request["executable"].as_object_mut().unwrap().remove("image");
+    assert_eq!(said::<ScheduleRequest>(&request), "executable: missing field `image`");
+    assert_eq!(said::<ScheduleRequest>(&json!({})), "missing field `cluster`");
+    let not_json = decode_request::<ScheduleRequest>(b"{").unwrap_err();
+    assert!(not_json.ends_with("at line 1 column 1"), "{not_json}");
+
+    let cluster = "plane.test";
+    for (said, field) in [
+        (said::<FetchRequest>(&json!({"cluster": cluster, "lock": 7})), "lock"),
+        (said::<SpawnRequest>(&json!({"cluster": cluster, "drone_id": "a.b"})), "drone_id"),
+        (said::<TerminateRequest>(&json!({"cluster_id": "test", "backend_id": "b"})), "cluster_id"),
+        (said::<DrainRequest>(&json!({"drone": "D", "cluster": cluster, "drain": "true"})), "drain"),
+        (said::<RegisterRequest>(&json!({"drone_id": "D", "cluster": cluster, "ip": "here"})), "ip"),
+        (said::<AnnounceRequest>(&json!({"backends": [{"backend_id": "b", "state": "Asleep"}]})), "backends[0].state"),
+        (said::<StatusReport>(&json!({"state": "Ready", "backend": "b", "time": "noon"})), "time"),
+        (said::<SetAcmeRecord>(&json!({"cluster": cluster, "value": null})), "value"),
+    ] {
+        assert!(said.starts_with(&format!("{field}: ")), "{field}: {said}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Incoming, Nats, NatsError};
 use crate::{
-    message::{Answer, Fault, FaultCode, Request, encode_answer},
+    message::{Answer, Fault, FaultCode, Request, decode_request, encode_answer},
     task::Tasks,
 };
 use futures_util::{FutureExt, StreamExt};
@@ -190,7 +190,7 @@ where
     F: Fn(M) -> Fut,
     Fut: Future<Output = Answer<M::Reply>>,
 {
-    let request: M = serde_json::from_slice(&message.payload)
+    let request: M = decode_request(&message.payload)
         .map_err(|e| Fault::bad_request(format!("the request on {} is not readable: {e}", message.subject)))?;
     request.check()?;
     let belongs = request.subject();
