@@ -2,13 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use plane_dev::harness::{Cluster, PATIENCE, binary};
+use plane_dev::harness::{Cluster, NatsServer, PATIENCE, binary};
 use serde_json::Value;
-use std::process::Output;
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
 
 async fn plane(cluster: &Cluster, arguments: &[&str]) -> Output {
+    plane_at(&cluster.nats.url(), arguments).await
+}
+
+async fn plane_at(nats: &str, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(binary("plane").unwrap());
-    command.args(arguments).env("PLANE_NATS", cluster.nats.url()).kill_on_drop(true);
+    command.args(arguments).env("PLANE_NATS", nats).kill_on_drop(true);
     tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap()
 }
 
@@ -70,6 +77,31 @@ async fn errors_say_what_to_do_next() {
     json(&cluster, &["drain", name, drone]).await;
     assert!(fails(&cluster, &["spawn", name, "i"]).await.contains("no drone"));
     json(&cluster, &["drain", name, drone, "--cancel"]).await;
+}
+
+#[tokio::test]
+async fn why_nats_is_not_reached_is_told() {
+    let told = async |nats: &str| {
+        let began = Instant::now();
+        let done = plane_at(nats, &["list-drones"]).await;
+        assert_eq!(done.status.code(), Some(1));
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(said.contains("PLANE_NATS") && !said.contains("secret"), "{nats}: {said}");
+        (said, began.elapsed())
+    };
+    let waits = Duration::from_secs(5);
+    let mut server = NatsServer::start_configured("authorization { user: u, password: \"pass\" }").await.unwrap();
+    let (said, took) = told(&server.url().replace("://", "://u:secret@")).await;
+    assert!(said.contains("authorization violation") && took < waits, "{took:?}: {said}");
+    for bad in ["http://u:secret@localhost", "nats://u:secret,secret@localhost", "nats://u:secret#@localhost"] {
+        let (said, took) = told(bad).await;
+        assert!(said.contains("the address of NATS cannot be used") && took < waits, "{bad}: {took:?}: {said}");
+    }
+    let (said, _) = told(&server.url().replace("nats://", "tls://u:secret@")).await;
+    assert!(said.to_lowercase().contains("tls"), "{said}");
+    server.kill();
+    let (said, took) = told(&server.url()).await;
+    assert!(said.contains("Connection refused") && took >= waits, "{took:?}: {said}");
 }
 
 #[tokio::test]

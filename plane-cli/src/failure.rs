@@ -12,8 +12,24 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// NATS does not answer.
-    #[error("NATS does not answer at {0}")]
-    Unreachable(String),
+    #[error("NATS does not answer at {url}: {cause}")]
+    Unreachable {
+        /// The addresses, without secrets.
+        url: String,
+        /// What the last try failed with.
+        cause: String,
+    },
+    /// NATS asks for another user, password or token.
+    #[error("NATS at {url} does not let the command in: {cause}")]
+    NotLetIn {
+        /// The addresses, without secrets.
+        url: String,
+        /// What NATS says.
+        cause: String,
+    },
+    /// The addresses are none. They are not shown: it may be a password that makes them unreadable.
+    #[error("the address of NATS cannot be used: {0}")]
+    BadAddress(String),
     /// No drone takes a backend.
     #[error("no drone of {0} takes a backend now")]
     NoDrone(ClusterName),
@@ -108,7 +124,12 @@ impl Failure {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Unreachable(_) => "give the right address with --nats or PLANE_NATS; `dev/up` starts one of its own",
+            Self::Unreachable { .. } => {
+                "give the right address with --nats or PLANE_NATS; `dev/up` starts one of its own"
+            }
+            Self::NotLetIn { .. } | Self::BadAddress(_) => {
+                "--nats or PLANE_NATS is like nats://USER:PASSWORD@HOST:PORT, what is special in a password as %XX"
+            }
             Self::NoDrone(cluster) => {
                 return Some(format!("`plane list-drones {cluster}` shows drones and their states"));
             }

@@ -14,7 +14,10 @@ pub use arguments::Arguments;
 pub use failure::Failure;
 
 use arguments::Command;
-use plane_core::{config::NatsConfig, nats::Nats};
+use plane_core::{
+    config::NatsConfig,
+    nats::{Nats, Unreached},
+};
 use std::time::Duration;
 
 /// The prefix of the command's inboxes.
@@ -51,11 +54,17 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn connect(url: &str) -> Result<Nats, Failure> {
     let hosts = url.split(',').map(|host| host.trim().to_owned()).collect();
     let config = NatsConfig { hosts, ..NatsConfig::default() };
-    let connecting = Nats::connect(&config, "plane", INBOX_PREFIX);
-    match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
-        Ok(connected) => Ok(connected?),
-        Err(_) => Err(Failure::Unreachable(without_secret(url))),
-    }
+    let mut cause = format!("nothing was heard within {} s", CONNECT_LIMIT.as_secs());
+    let connecting = Nats::connect_unless(&config, "plane", INBOX_PREFIX, |unreached| match unreached {
+        Unreached::ForNow(now) => {
+            cause = now;
+            Ok(())
+        }
+        Unreached::Refused(cause) => Err(Failure::NotLetIn { url: without_secret(url), cause }),
+        Unreached::BadAddress(cause) => Err(Failure::BadAddress(cause)),
+    });
+    let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
+    connected.unwrap_or_else(|_| Err(Failure::Unreachable { url: without_secret(url), cause }))
 }
 
 /// A URL without the user and password that it may hold.

@@ -18,7 +18,7 @@ mod shared;
 mod streams;
 mod transport;
 
-pub use connect::{LOST_CONNECTION_HINT, install_crypto_provider};
+pub use connect::{LOST_CONNECTION_HINT, Unreached, install_crypto_provider};
 pub use purge::Cleaned;
 pub use replay::{Event, Replay};
 pub use serve::Serving;

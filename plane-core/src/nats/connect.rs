@@ -2,7 +2,7 @@
 
 use super::{Nats, NatsError, jetstream::JetStream, transport::Connection};
 use crate::config::{NatsAuth, NatsConfig};
-use async_nats::{ConnectOptions, Event};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -22,12 +22,50 @@ const SUBSCRIPTION_CAPACITY: usize = 65_536;
 /// Each message that is dropped is an event; the log tells of them so often at most.
 const TELL_DROPPED_EVERY: Duration = Duration::from_secs(5);
 
+/// What one try to connect failed with, in words that hold no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreached {
+    /// The next try may fare better.
+    #[error("{0}")]
+    ForNow(String),
+    /// NATS does not let this client in.
+    #[error("{0}")]
+    Refused(String),
+    /// The addresses are none.
+    #[error("{0}")]
+    BadAddress(String),
+}
+
+impl From<&ConnectError> for Unreached {
+    fn from(error: &ConnectError) -> Self {
+        let cause = error.to_string();
+        match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => Self::Refused(cause),
+            ConnectErrorKind::ServerParse => Self::BadAddress(cause),
+            _ => Self::ForNow(cause),
+        }
+    }
+}
+
 impl Nats {
     /// Connects, waiting for as long as it takes; the log says that it waits. `name` is shown by the server's monitoring.
     ///
     /// # Errors
     /// Only for what waiting cannot mend: an unreadable credentials file, key or certificate.
     pub async fn connect(config: &NatsConfig, name: &str, inbox_prefix: &str) -> Result<Self, NatsError> {
+        Self::connect_unless(config, name, inbox_prefix, |_| Ok(())).await
+    }
+
+    /// Connects like [`Self::connect`], for as long as `go_on` has nothing against what each try failed with.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and those of `go_on`.
+    pub async fn connect_unless<E: From<NatsError>>(
+        config: &NatsConfig,
+        name: &str,
+        inbox_prefix: &str,
+        mut go_on: impl FnMut(Unreached) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let mut pause = Duration::from_millis(100);
         loop {
             let (connection, seen) = watch::channel(Connection::default());
@@ -47,6 +85,7 @@ impl Nats {
                 }
                 Err(error) => {
                     tracing::warn!(hosts = ?hosts_for_log(config), %error, "{LOST_CONNECTION_HINT}");
+                    go_on(Unreached::from(&error))?;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
