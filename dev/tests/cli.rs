@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use plane_core::{
+    message::state::{Assignment, BackendMessage, StateEntry},
+    nats::{Nats, StreamConfig, StreamName},
+};
 use plane_dev::harness::{Cluster, NatsServer, PATIENCE, binary};
 use serde_json::Value;
 use std::{
@@ -27,11 +31,33 @@ async fn json(cluster: &Cluster, arguments: &[&str]) -> Vec<Value> {
 
 /// What a failing command says on stderr; nothing on stdout.
 async fn fails(cluster: &Cluster, arguments: &[&str]) -> String {
-    let done = plane(cluster, arguments).await;
+    fails_at(&cluster.nats.url(), arguments).await
+}
+
+async fn fails_at(nats: &str, arguments: &[&str]) -> String {
+    let done = plane_at(nats, arguments).await;
     // But that it was done that far.
     let said = if arguments.contains(&"--wait") { done.stdout.len() } else { 0 };
     assert_eq!((done.status.code(), done.stdout.len()), (Some(1), said), "{arguments:?}");
     String::from_utf8(done.stderr).unwrap()
+}
+
+/// A NATS server with the streams that a controller has made, and none that runs.
+async fn without_controllers() -> (NatsServer, Nats) {
+    let server = NatsServer::start().await.unwrap();
+    let nats = server.connect().await.unwrap();
+    for name in [StreamName::State, StreamName::Status, StreamName::Logs] {
+        nats.ensure_stream(&StreamConfig::new(name, 1)).await.unwrap();
+    }
+    (server, nats)
+}
+
+/// Writes that a drone may start a backend, or that it may no more.
+async fn assign(nats: &Nats, backend: &str, withdrawn: bool) {
+    let assignment = Assignment { withdrawn, ..Assignment::to("D".parse().unwrap(), None) };
+    let (cluster, backend) = ("plane.test".parse().unwrap(), backend.parse().unwrap());
+    let entry = StateEntry::backend(cluster, backend, BackendMessage::Assignment(assignment));
+    nats.publish_entry(entry.subject(), &entry).await.unwrap();
 }
 
 #[tokio::test]
@@ -169,4 +195,12 @@ async fn a_backend_is_lost_only_if_its_drone_does_not_answer() {
     // What the log has as final, its drone ends.
     cluster.drones[0].restart().await.unwrap();
     cluster.container_gone(&backend).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_never_started_is_not_said_to_be_lost() {
+    let (server, nats) = without_controllers().await;
+    assign(&nats, "b", true).await;
+    let said = fails_at(&server.url(), &["mark-backend-lost", "b"]).await;
+    assert!(said.contains("b was never started"), "{said}");
 }

@@ -44,6 +44,9 @@ pub enum Failure {
     /// The log does not know the backend.
     #[error("no backend {0} is known")]
     UnknownBackend(BackendId),
+    /// The backend was assigned, and that was taken back.
+    #[error("the backend {0} was never started")]
+    NeverStarted(BackendId),
     /// The backend does not run any more.
     #[error("the backend {backend} does not run: it became {state} at {time:.0} ({reason})")]
     OverAlready {
@@ -140,6 +143,7 @@ impl Failure {
                 ));
             }
             Self::UnknownBackend(_) => "`plane list-backends --all` shows what is known",
+            Self::NeverStarted(_) => "no drone took it, and nothing of it runs; spawn another",
             Self::NoBackend { .. } => "`plane list-backends` shows what runs; what has ended need not be terminated",
             Self::DrainCancelled { .. } => "ask whoever cancelled it, or drain it again",
             Self::NoDroneThere { cluster, .. }
