@@ -3,7 +3,7 @@
 use super::{Fault, Publish, Request, backend::BackendState, subject};
 use crate::id::{BackendId, BearerToken, ClusterName, DroneId, LockName};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 /// The life of a drone.
@@ -107,10 +107,10 @@ pub struct DroneStatus {
     /// The version of its software.
     pub drone_version: String,
     /// Whether it takes backends, for readers that do not know `state`.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "yes_where_null")]
     pub ready: bool,
     /// Where it is in its life.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_where_null")]
     pub state: DroneState,
     /// How many backends it runs: a hint.
     #[serde(default)]
@@ -125,6 +125,16 @@ pub struct DroneStatus {
 
 fn yes() -> bool {
     true
+}
+
+fn yes_where_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(yes))
+}
+
+fn default_where_null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What a drone has room for; `None` is not declared.

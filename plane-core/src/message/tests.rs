@@ -4,7 +4,10 @@ use super::{
     Answer, Fault, Publish, Request,
     backend::{LogLine, PublicStatus, Stats, StatusReport, TerminateRequest},
     decode_answer, decode_request,
-    drone::{AnnounceCall, AnnounceReply, AnnounceRequest, DrainRequest, DroneStatus, RegisterRequest, SetAcmeRecord},
+    drone::{
+        AnnounceCall, AnnounceReply, AnnounceRequest, AnnouncedBackend, Capacity, DrainRequest, DroneState,
+        DroneStatus, RegisterRequest, SetAcmeRecord,
+    },
     encode_answer,
     schedule::{FetchRequest, FetchResponse, ScheduleRequest, ScheduleResponse, SpawnRequest},
     state::{Heartbeat, StateEntry},
@@ -92,6 +95,36 @@ fn published() {
     assert_eq!(same::<LogLine>(&line).subject(), "backend.b.log");
     let public = json!({"cluster": "plane.test", "state": "Ready", "backend": "b", "time": "2026-01-02T03:04:05Z"});
     assert_eq!(same::<PublicStatus>(&public).subject(), "backend.b.status");
+}
+
+/// Fields that the protocol marks `?`.
+#[test]
+fn null_is_as_good_as_absent() {
+    fn reads<T: DeserializeOwned + Serialize>(required: &Value, optional: &[&str]) {
+        let absent: T = serde_json::from_value(required.clone()).unwrap();
+        let mut nulls = required.clone();
+        for field in optional {
+            nulls[field] = Value::Null;
+        }
+        let null: T = serde_json::from_value(nulls).unwrap();
+        assert_eq!(serde_json::to_value(null).unwrap(), serde_json::to_value(absent).unwrap());
+    }
+    let cluster = "plane.test";
+    let status = json!({"drone_id": "D", "cluster": cluster, "drone_version": "1"});
+    reads::<DroneStatus>(&status, &["ready", "state", "running_backends"]);
+    let parsed: DroneStatus = serde_json::from_value(status).unwrap();
+    assert!(parsed.ready && parsed.state == DroneState::Ready);
+    reads::<Capacity>(&json!({}), &["max_backends", "memory_bytes", "cpus"]);
+    reads::<RegisterRequest>(&json!({"drone_id": "D", "cluster": cluster, "ip": "::1"}), &["version", "git_hash"]);
+    let announced = json!({"backend_id": "b", "state": "Ready", "time": "2026-01-02T03:04:05Z"});
+    reads::<AnnouncedBackend>(&announced, &["bearer_token", "lock", "fencing_token"]);
+    let report =
+        json!({"cluster": cluster, "state": "Ready", "backend": "b", "time": "2026-01-02T03:04:05Z", "drone": "D"});
+    reads::<StatusReport>(&report, &["reason", "exit_code"]);
+    reads::<PublicStatus>(&report, &["reason", "exit_code"]);
+    let spawn = json!({"cluster": cluster, "drone_id": "D", "max_idle_secs": 30, "backend_id": "b", "metadata": {},
+        "executable": executable()});
+    reads::<SpawnRequest>(&spawn, &["bearer_token", "lock", "fencing_token", "assignment_seq"]);
 }
 
 #[test]
