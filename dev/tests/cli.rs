@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use plane_core::{
-    message::state::{Assignment, BackendMessage, StateEntry},
+    id::BackendId,
+    message::{
+        backend::{BackendState, LogKind, LogLine, PublicStatus},
+        state::{Assignment, BackendMessage, StateEntry},
+    },
     nats::{Nats, StreamConfig, StreamName},
 };
 use plane_dev::harness::{Cluster, NatsServer, PATIENCE, binary};
@@ -185,13 +189,13 @@ async fn a_backend_is_lost_only_if_its_drone_does_not_answer() {
     let backend = cluster.ready().await.unwrap();
     let refused = fails(&cluster, &["mark-backend-lost", backend.as_str()]).await;
     assert!(refused.contains("its drone answers"), "{refused}");
-    cluster.wait_for(&backend, plane_core::message::backend::BackendState::Terminated).await.unwrap();
+    cluster.wait_for(&backend, BackendState::Terminated).await.unwrap();
     let backend = cluster.ready().await.unwrap();
     cluster.drones[0].daemon.kill();
     let silent = fails(&cluster, &["terminate", &name, backend.as_str()]).await;
     assert!(silent.contains("does not answer; it was last Ready"), "{silent}");
     json(&cluster, &["mark-backend-lost", backend.as_str()]).await;
-    cluster.wait_for(&backend, plane_core::message::backend::BackendState::Lost).await.unwrap();
+    cluster.wait_for(&backend, BackendState::Lost).await.unwrap();
     // What the log has as final, its drone ends.
     cluster.drones[0].restart().await.unwrap();
     cluster.container_gone(&backend).await.unwrap();
@@ -203,4 +207,38 @@ async fn what_was_never_started_is_not_said_to_be_lost() {
     assign(&nats, "b", true).await;
     let said = fails_at(&server.url(), &["mark-backend-lost", "b"]).await;
     assert!(said.contains("b was never started"), "{said}");
+}
+
+#[tokio::test]
+async fn only_a_backend_of_which_something_is_to_come_is_waited_for() {
+    let (server, nats) = without_controllers().await;
+    let url = server.url();
+    assign(&nats, "withdrawn", true).await;
+    for (backend, says) in [("nobody", "no backend nobody is known"), ("withdrawn", "withdrawn was never started")] {
+        for arguments in [&["status", backend][..], &["logs", backend], &["logs", "-f", backend]] {
+            let said = fails_at(&url, arguments).await;
+            assert!(said.contains(says), "{arguments:?}: {said}");
+        }
+    }
+    assign(&nats, "young", false).await;
+    let logs = plane_at(&url, &["logs", "young"]).await;
+    assert!(logs.status.success() && logs.stdout.is_empty(), "{logs:?}");
+    let [status, lines] =
+        [&["status", "young"][..], &["logs", "-f", "young"]].map(|arguments| plane_at(&url, arguments));
+    let history = async {
+        let backend: BackendId = "young".parse().unwrap();
+        let (kind, text) = (LogKind::Meta, "hello\n".to_owned());
+        nats.publish_stored(&LogLine { backend_id: backend.clone(), kind, text }).await.unwrap();
+        for state in [BackendState::Loading, BackendState::Terminated] {
+            let (cluster, time) = ("plane.test".parse().unwrap(), jiff::Timestamp::now());
+            let (reason, exit_code) = (None, None);
+            let status = PublicStatus { cluster, state, backend: backend.clone(), time, reason, exit_code };
+            nats.publish_stored(&status).await.unwrap();
+        }
+    };
+    let (status, lines, ()) = tokio::join!(status, lines, history);
+    for (done, ends) in [(status, "Terminated\n"), (lines, "plane hello\n")] {
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.ends_with(ends), "{done:?}");
+    }
 }

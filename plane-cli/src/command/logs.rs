@@ -1,6 +1,11 @@
 //! `plane logs`
 
-use crate::{Failure, arguments::Output, command::status::Follower, output};
+use crate::{
+    Failure,
+    arguments::Output,
+    command::status::{self, Follower},
+    output,
+};
 use plane_core::{
     id::BackendId,
     message::backend::{LogKind, LogLine},
@@ -12,6 +17,7 @@ use std::time::Duration;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: Output) -> Result<(), Failure> {
+    let mut nothing_more = status::nothing_of(nats, backend).await?;
     let mut replay = nats.replay(StreamName::Logs, &LogLine::subject_of(backend)).await?;
     let mut follower = Follower::start(nats, Some(backend)).await?;
     let ended = async {
@@ -20,7 +26,7 @@ pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: 
         Ok::<_, NatsError>(())
     };
     tokio::pin!(ended);
-    let mut live = false;
+    let (mut live, mut any) = (false, false);
     loop {
         let event = tokio::select! {
             biased;
@@ -29,6 +35,7 @@ pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: 
         };
         match event {
             Event::Entry(entry) => {
+                any = true;
                 let Ok(line) = serde_json::from_slice::<LogLine>(&entry.payload) else { continue };
                 output::print(output, &line, || match line.kind {
                     LogKind::Stdout => format!("out   {}", line.text),
@@ -36,8 +43,12 @@ pub(crate) async fn run(nats: &Nats, backend: &BackendId, follow: bool, output: 
                     LogKind::Meta => format!("plane {}", line.text),
                 })?;
             }
-            Event::CaughtUp if follow => live = true,
-            Event::CaughtUp => return Ok(()),
+            // Lines of a backend that is not known are what was left of it.
+            Event::CaughtUp => match nothing_more.take() {
+                Some(failure) if follow || !any => return Err(failure),
+                None if follow => live = true,
+                _ => return Ok(()),
+            },
             Event::Replaced => return Err(replay.replaced().into()),
         }
     }

@@ -1,6 +1,6 @@
 //! `plane status`: the public history, as it is written.
 
-use crate::{Failure, arguments::Output, output};
+use crate::{Failure, arguments::Output, command::list, output};
 use plane_core::{
     id::BackendId,
     message::backend::PublicStatus,
@@ -41,7 +41,25 @@ impl Follower {
     }
 }
 
+/// Why nothing is or will be told of a backend, where that is so. One that was assigned a moment ago has no history yet.
+pub(crate) async fn nothing_of(nats: &Nats, backend: &BackendId) -> Result<Option<Failure>, Failure> {
+    if nats.last(StreamName::Status, &PublicStatus::subject_of(backend)).await?.is_some() {
+        return Ok(None);
+    }
+    let world = list::world(nats).await?;
+    Ok(match world.clusters().find_map(|(_, cluster)| cluster.backend(backend)) {
+        None => Some(Failure::UnknownBackend(backend.clone())),
+        Some(known) if known.is_withdrawn() && !known.has_ended() => Some(Failure::NeverStarted(backend.clone())),
+        Some(_) => None,
+    })
+}
+
 pub(crate) async fn run(nats: &Nats, backend: Option<&BackendId>, output: Output) -> Result<(), Failure> {
+    if let Some(backend) = backend
+        && let Some(failure) = nothing_of(nats, backend).await?
+    {
+        return Err(failure);
+    }
     let mut follower = Follower::start(nats, backend).await?;
     loop {
         let status = follower.next().await?;
