@@ -299,6 +299,7 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     let tasks = &core.tasks;
     patiently("waiting for JetStream", || core.make_streams()).await;
     let purge = purge::start(&core.nats, tasks);
+    let server = core.nats.server();
     follow(core, purge).await;
     core.catch_up().await;
     patiently("waiting for the state log", || async {
@@ -306,6 +307,7 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
         loss::doubt_at_start(core).await
     })
     .await;
+    read_again_of_another(core, &server).await;
     tasks.spawn_essential("heartbeat", heartbeat(core.clone(), tasks.stop_token()));
     tasks.spawn_essential("beat", steady::beat(core.clone()));
     tasks.spawn_essential("watch the log", loss::watch(core.clone()));
@@ -323,6 +325,15 @@ async fn start(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     Ok(serving)
 }
 
+/// Reads the log again where the server is not the one any more that it was read of first: that one may have lost what was
+/// read, and have taken as much since.
+async fn read_again_of_another(core: &Core, first: &str) {
+    if !core.grants.know(first) {
+        core.view.read_again();
+        core.catch_up().await;
+    }
+}
+
 async fn follow(core: &Core, purge: purge::Purger) {
     let reading = patiently("waiting for the state log", || async {
         // It may be deleted at any time.
@@ -338,11 +349,13 @@ async fn start_reading(core: &Arc<Core>) -> Result<Vec<Serving>, NatsError> {
     patiently("waiting for the state log, which a controller with [scheduler] makes", || core.make_streams()).await;
     // Those that schedule purge.
     let purge = purge::Purger::none();
+    let server = core.nats.server();
     follow(core, purge).await;
     core.catch_up().await;
     // It grants no locks, so it need not know whether the log lacks something from before.
     let info = patiently("waiting for the state log", || core.nats.info(StreamName::State)).await;
     core.grants.vouch(core.nats.server(), info.map(|info| info.created));
+    read_again_of_another(core, &server).await;
     core.tasks.spawn_essential("watch the log", loss::watch(core.clone()));
     match core.zone {
         Some(_) => Ok(vec![acme::serve(core).await?]),
