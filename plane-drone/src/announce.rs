@@ -22,13 +22,14 @@ const EVERY: Duration = Duration::from_secs(300);
 /// And so often while it waits for certainty, with what an earlier process left.
 const UNCERTAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// Registers and announces at the start, after every reconnect, after having been given up, and when called. What the
-/// first process of a copied memory told until it noticed the copy is found a fencing time after the start.
+/// Registers and announces at the start, after every reconnect, after having been given up, and when called, and a fencing
+/// time after each of these once more: what the first process of a copied memory told until it noticed the copy is found
+/// by that, and what a controller entered that had decided before it read that the drone is back.
 pub(crate) async fn keep(agent: Arc<Agent>) {
     let stop = agent.tasks.stop_token();
     let reporting = async {
         let mut connection = agent.nats.connection();
-        let early = tokio::time::Instant::now() + agent.timing.fence;
+        let mut early = tokio::time::Instant::now() + agent.timing.fence;
         loop {
             let seen = connection.borrow_and_update().generation;
             let calls = agent.take_calls();
@@ -46,18 +47,20 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
             loop {
                 tokio::select! {
                     biased;
-                    () = agent.report.notified() => break,
+                    () = agent.report.notified() => {}
                     () = tokio::time::sleep_until(due) => break,
                     changed = connection.changed() => {
                         let now = *connection.borrow_and_update();
                         if changed.is_err() {
                             std::future::pending::<()>().await;
                         }
-                        if now.up && now.generation != seen {
-                            break;
+                        if !now.up || now.generation == seen {
+                            continue;
                         }
                     }
                 }
+                early = tokio::time::Instant::now() + agent.timing.fence;
+                break;
             }
         }
     };

@@ -21,9 +21,8 @@ use std::{
     time::Duration,
 };
 
-/// How often a question of the end may be asked again, 2 s apart: what a drone runs and the log has as Lost it finds at
-/// its next announcement, within five minutes.
-const TRIES: usize = 170;
+/// How long a question of the end may be asked again.
+const TRIES: usize = 25;
 
 impl Sim {
     /// Nothing is in the way of anybody any more.
