@@ -156,11 +156,12 @@ impl Decision<'_> {
         }
     }
 
-    /// Reads the assignment back, writes that the backend holds the lock, and reads that back: where the log was deleted and made anew, and this
-    /// controller has not noticed, nothing of what it has read says who holds locks, and the writes win all the same.
-    /// Gives what came of it where the backend is not to start.
+    /// Reads the assignment back, writes that the backend holds the lock, and reads that back: where the log was deleted
+    /// and made anew, and this controller has not noticed, nothing of what it has read says who holds locks, and the
+    /// writes win all the same. Gives what came of it where the backend is not to start.
     async fn take_lock(&mut self, hold: &Hold, deadline: Instant) -> Answer<Option<Outcome>> {
-        let another = || Fault::new(FaultCode::Unavailable, "the state log is not the one that was read; ask again");
+        let another =
+            || Fault::new(FaultCode::Unavailable, "the state log is slow, or not the one that was read; ask again");
         let (view, cluster, name) = (&self.core.view, &self.request.cluster, &hold.held.name);
         // Before it, that somebody else holds the lock in the other log is not written over.
         let given =

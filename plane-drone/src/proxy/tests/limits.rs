@@ -70,11 +70,18 @@ async fn a_client_that_leaves_with_half_of_its_body_sent_is_not_held_any_more() 
     let Setting { routes, proxy, backend, .. } = setting_of(own).await;
     let id = "b".parse().unwrap();
     routes.wait_for(&id, None, None);
-    let mut first = ask(proxy, "Content-Length: 10\r\n\r\n12345").await;
-    first.flush().await.unwrap();
-    // As long as that one is held, there is no room for another.
-    let refused = async { while !answer(ask(proxy, "\r\n").await).await.starts_with("HTTP/1.1 503") {} };
-    tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    let half = "Content-Length: 10\r\n\r\n12345";
+    let (mut one, mut other) = (ask(proxy, half).await, ask(proxy, half).await);
+    // As long as the one that came first is held, there is no room for another.
+    let (mut to_one, mut to_other) = ([0; 12], [0; 12]);
+    let refused = async {
+        tokio::select! {
+            read = one.read_exact(&mut to_one) => read.map(|_| (to_one, other)),
+            read = other.read_exact(&mut to_other) => read.map(|_| (to_other, one)),
+        }
+    };
+    let (said, first) = tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap().unwrap();
+    assert_eq!(&said, b"HTTP/1.1 503");
     drop(first);
     let second = async {
         loop {
