@@ -15,8 +15,8 @@ pub(super) enum News {
         /// The drone that may run it.
         drone: Option<DroneId>,
         lock: Option<LockName>,
-        /// Whether it lives as the holder of that lock, or does not any more and still holds it.
-        hold: Option<Alive>,
+        /// How it holds that lock, where it does.
+        held: Option<Held>,
         /// Its public history, or the lock that it held, may lag.
         lags: bool,
     },
@@ -26,10 +26,6 @@ pub(super) enum News {
         holder: Option<Held>,
     },
 }
-
-/// Whether a backend that holds a lock lives.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Alive(bool);
 
 /// Who holds a lock, by the lock's entry.
 pub(super) struct Held {
@@ -61,8 +57,8 @@ impl News {
                 let drone = assigned.filter(|_| known.is_live()).map(|assigned| assigned.drone.clone());
                 let lags = known.current().is_some() || known.is_withdrawn();
                 let held = lock.as_ref().and_then(|lock| Held::of(world.cluster(&cluster)?, lock));
-                let hold = held.filter(|held| held.backend == backend).map(|held| Alive(held.holds));
-                Some(Self::Backend { cluster, backend, drone, lock, hold, lags })
+                let held = held.filter(|held| held.backend == backend);
+                Some(Self::Backend { cluster, backend, drone, lock, held, lags })
             }
             Change::Lock(cluster, lock) => {
                 let holder = world.cluster(&cluster).and_then(|known| Held::of(known, &lock));
@@ -76,17 +72,16 @@ impl News {
 impl View {
     pub(super) fn tell(&self, news: News, history: &Historian) {
         match news {
-            News::Backend { cluster, backend, drone, lock, hold, lags } => {
+            News::Backend { cluster, backend, drone, lock, held, lags } => {
                 if let Some(drone) = drone {
                     self.in_flight.read_back(&backend, &drone);
                 }
                 if let Some(lock) = lock {
-                    let cluster = cluster.clone();
-                    let key = (cluster, lock);
-                    match hold {
-                        Some(Alive(true)) => drop(self.reading().unexplained.remove(&key)),
+                    let key = (cluster.clone(), lock);
+                    match held {
+                        Some(held) if held.holds => drop(self.reading().unexplained.remove(&key)),
                         // Whoever is to free it may end before that.
-                        Some(Alive(false)) => {
+                        Some(_) => {
                             let now = self.clock.boot();
                             self.reading().unexplained.entry(key.clone()).or_insert(now);
                         }

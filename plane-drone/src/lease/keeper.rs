@@ -41,7 +41,10 @@ pub(crate) async fn keep(agent: Arc<Agent>, held: oneshot::Sender<()>) {
     }
 }
 
-async fn patiently<T, F: Future<Output = Result<T, HostError>>>(agent: &Agent, attempt: impl Fn() -> F) -> T {
+pub(super) async fn patiently<T, F: Future<Output = Result<T, HostError>>>(
+    agent: &Agent,
+    attempt: impl Fn() -> F,
+) -> T {
     loop {
         match attempt().await {
             Ok(done) => return done,

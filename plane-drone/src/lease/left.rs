@@ -36,7 +36,7 @@ pub(super) async fn left_locked(agent: &Agent) -> bool {
 /// Whether it is certain that all backends that run here, or may yet begin by an earlier offer, hold the locks that they
 /// were given. Waits until the log can be asked.
 pub(super) async fn hold_their_locks(agent: &Agent) -> bool {
-    let held = patiently(|| locks(agent)).await;
+    let held = super::keeper::patiently(agent, || locks(agent)).await;
     if held.is_empty() {
         return true;
     }
@@ -55,7 +55,7 @@ pub(super) async fn hold_their_locks(agent: &Agent) -> bool {
     all_hold && certain
 }
 
-async fn patiently<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(look: impl Fn() -> F) -> T {
+async fn patiently<T, F: Future<Output = Result<T, NatsError>>>(look: impl Fn() -> F) -> T {
     loop {
         match look().await {
             Ok(found) => return found,
